@@ -1,0 +1,161 @@
+"""Stage 5: curricula, which turn posteriors into weights."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from .base import Id, Name, Request, Resource, example
+
+
+class Stage(StrEnum):
+    """What the trainer minimises: forward KL = KL(teacher‖student), reverse KL = KL(student‖teacher)."""
+
+    FORWARD_KL = "forward_kl"
+    REVERSE_KL = "reverse_kl"
+
+
+class Mode(StrEnum):
+    """Where the weight acts: in the draw (`sample`) or in the loss (`reweight`), never in both."""
+
+    SAMPLE = "sample"
+    REWEIGHT = "reweight"
+
+
+class Preset(StrEnum):
+    """Starting points; every field can be overridden."""
+
+    DEFAULT = "default"
+    PAPER = "paper"
+    UNIFORM = "uniform"
+
+
+class Kernel(Request):
+    """The weight w(p) = p^alpha (1-p)^beta; zero for both exponents is uniform."""
+
+    alpha: Annotated[float, Field(ge=0, le=64)] = 1.0
+    beta: Annotated[float, Field(ge=0, le=64)] = 1.0
+
+
+class PlugInFirst(Request):
+    """p = k/n of the first measured group, for good (the paper's estimator)."""
+
+    name: Literal["plug_in_first"] = "plug_in_first"
+
+
+class PlugInNewest(Request):
+    """p = k/n of the newest group."""
+
+    name: Literal["plug_in_newest"] = "plug_in_newest"
+
+
+class DiscountedBeta(Request):
+    """Beta posterior that forgets: at each group a <- discount*a + (1-discount)*prior_a + k, likewise b."""
+
+    name: Literal["discounted_beta"] = "discounted_beta"
+    prior_a: Annotated[float, Field(gt=0, le=1000)] = 0.5
+    prior_b: Annotated[float, Field(gt=0, le=1000)] = 0.5
+
+
+EstimatorConfig = Annotated[PlugInFirst | PlugInNewest | DiscountedBeta, Field(discriminator="name")]
+
+
+class StagePlan(Request):
+    """One stage of the schedule; `steps` counts batches, null runs on for ever (last stage only)."""
+
+    stage: Stage
+    steps: Annotated[int, Field(ge=1)] | None = None
+
+
+def _check_schedule(schedule: list[StagePlan] | None) -> None:
+    if schedule and any(plan.steps is None for plan in schedule[:-1]):
+        raise ValueError("only the last stage of a schedule may leave `steps` open")
+
+
+class CurriculumUpdate(Request):
+    """Fields to change on a running curriculum; the next draw follows, under a new version."""
+
+    model_config = example(kernel={"alpha": 1.0, "beta": 2.0}, gamma=2.0)
+
+    estimator: EstimatorConfig | None = None
+    kernel: Kernel | None = None
+    gamma: Annotated[float, Field(ge=0, le=64)] | None = None
+    mode: Mode | None = None
+    schedule: Annotated[list[StagePlan], Field(min_length=1, max_length=64)] | None = None
+    loss_weight_clip: Annotated[float, Field(ge=1, le=1e6)] | None = None
+    batch_ttl_s: Annotated[float, Field(ge=1, le=7 * 86_400)] | None = None
+
+    @model_validator(mode="after")
+    def _schedule_ends_open(self) -> "CurriculumUpdate":
+        _check_schedule(self.schedule)
+        return self
+
+
+class CurriculumCreate(CurriculumUpdate):
+    """What a training job subscribes to; fields left out come from `preset`."""
+
+    model_config = example(
+        name="arithmetic-forward-reverse",
+        student="smollm2",
+        problem_set="arithmetic",
+        profile_id="sp_5f0c8b1d2a3e4f60",
+        preset="default",
+        schedule=[{"stage": "forward_kl", "steps": 60}, {"stage": "reverse_kl", "steps": 40}],
+        holdout_share=0.25,
+    )
+
+    name: Name
+    student: Name
+    problem_set: Name
+    profile_id: Id
+    n_rollouts: Annotated[int, Field(ge=1, le=1024)] = 8
+    preset: Preset = Preset.DEFAULT
+    holdout_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+
+class Curriculum(Resource):
+    """A curriculum with every field resolved; `warnings` name settings that will disappoint."""
+
+    model_config = example(
+        curriculum_id="cur_3hGw",
+        version=1,
+        name="arithmetic-forward-reverse",
+        measurement_id="mea_8sKd",
+        student="smollm2",
+        problem_set="arithmetic",
+        profile_id="sp_5f0c8b1d2a3e4f60",
+        n_rollouts=8,
+        preset="default",
+        estimator={"name": "discounted_beta", "prior_a": 0.5, "prior_b": 0.5},
+        kernel={"alpha": 1.0, "beta": 1.0},
+        gamma=2.0,
+        mode="sample",
+        schedule=[{"stage": "forward_kl", "steps": 60}, {"stage": "reverse_kl", "steps": 40}],
+        holdout_share=0.25,
+        loss_weight_clip=4.0,
+        batch_ttl_s=3600.0,
+        seed=0,
+        created_at="2026-11-25T08:00:00Z",
+    )
+
+    curriculum_id: str
+    version: int
+    name: str
+    measurement_id: str
+    student: str
+    problem_set: str
+    profile_id: str
+    n_rollouts: int
+    preset: Preset
+    estimator: EstimatorConfig
+    kernel: Kernel
+    gamma: float
+    mode: Mode
+    schedule: list[StagePlan]
+    holdout_share: float
+    loss_weight_clip: float
+    batch_ttl_s: float
+    seed: int
+    created_at: datetime

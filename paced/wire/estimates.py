@@ -1,0 +1,100 @@
+"""Stage 4: what is known of a student's pass rates."""
+
+from datetime import datetime
+from enum import StrEnum
+
+from .base import Resource, example
+
+
+class ObservationSource(StrEnum):
+    """Why a problem was measured; only uniformly chosen ones are fit for fitting a prior."""
+
+    HOLDOUT = "holdout"
+    OLDEST = "oldest"
+    AUDIT = "audit"
+    TRAINER = "trainer"
+
+
+class Observation(Resource):
+    """One measured group: `n_passed` of `n_counted`, and how many answers got each other verdict."""
+
+    observation_id: int
+    problem_id: int
+    checkpoint_index: int
+    source: ObservationSource
+    n_passed: int
+    n_counted: int
+    verdicts: dict[str, int]
+    created_at: datetime
+
+
+class Estimate(Resource):
+    """The posterior pass rate of one problem; null where it was never measured.
+
+    `interval` is the central 90 % of the posterior; `n_groups` counts observations.
+    """
+
+    model_config = example(
+        problem_id=41,
+        ordinal=40,
+        pass_rate=0.58,
+        interval=[0.31, 0.83],
+        n_groups=2,
+        n_passed=9,
+        n_counted=16,
+        last_passed=5,
+        last_counted=8,
+        checkpoint_index=1,
+        measured_at="2026-11-25T08:00:00Z",
+        is_holdout=False,
+        verdicts={"pass": 9, "fail": 7},
+        quarantine_reason=None,
+    )
+
+    problem_id: int
+    ordinal: int
+    pass_rate: float | None
+    interval: tuple[float, float] | None
+    n_groups: int
+    n_passed: int
+    n_counted: int
+    last_passed: int
+    last_counted: int
+    checkpoint_index: int | None
+    measured_at: datetime | None
+    is_holdout: bool
+    verdicts: dict[str, int]
+    quarantine_reason: str | None
+
+
+class ProblemEstimate(Estimate):
+    """An estimate with the observations behind it, newest first."""
+
+    observations: list[Observation]
+
+
+class HoldoutPoint(Resource):
+    """The hold-out pass rate at one checkpoint, mean over problems with its standard error (clustered by problem)."""
+
+    model_config = example(checkpoint_index=1, n_problems=120, n_rollouts=960, pass_rate=0.36, se=0.03)
+
+    checkpoint_index: int
+    n_problems: int
+    n_rollouts: int
+    pass_rate: float
+    se: float | None
+
+
+class Frontier(Resource):
+    """Histogram of the newest group pass rates of training problems, and the share with 0.1 < p < 0.9."""
+
+    model_config = example(
+        edges=[0.0, 0.5, 1.0], counts=[200, 100], n_measured=300, n_unmeasured=0, frontier_share=0.4, mean=0.31
+    )
+
+    edges: list[float]
+    counts: list[int]
+    n_measured: int
+    n_unmeasured: int
+    frontier_share: float | None
+    mean: float | None

@@ -1,0 +1,106 @@
+"""Stage 7: training runs, their metrics, and the teacher's stored texts."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints
+
+from .base import Id, Name, Request, Resource, Text, example
+from .curricula import Stage
+
+
+class RunState(StrEnum):
+    """A run is running until its trainer says otherwise."""
+
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+
+
+class RunCreate(Request):
+    """One training job on a curriculum; `config` is the trainer's own record."""
+
+    model_config = example(curriculum_id="cur_3hGw", name="first-run", config={"learning_rate": 2e-5})
+
+    curriculum_id: Id
+    name: Name
+    config: dict[str, Any] = {}
+
+
+class RunUpdate(Request):
+    """How a run ended (or that it goes on)."""
+
+    model_config = example(state="finished")
+
+    state: RunState
+
+
+class Run(Resource):
+    """One training job; `last_step` is the newest step with metrics."""
+
+    model_config = example(
+        run_id="run_4tYb",
+        curriculum_id="cur_3hGw",
+        name="first-run",
+        config={"learning_rate": 2e-5},
+        state="running",
+        last_step=59,
+        created_at="2026-11-25T08:00:00Z",
+        updated_at="2026-11-25T08:04:00Z",
+    )
+
+    run_id: str
+    curriculum_id: str
+    name: str
+    config: dict[str, Any]
+    state: RunState
+    last_step: int | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class MetricPoint(Request):
+    """Metrics of one optimiser step; sending a step again replaces it."""
+
+    step: Annotated[int, Field(ge=0)]
+    stage: Stage
+    values: dict[Annotated[str, StringConstraints(max_length=64)], float]
+
+
+class Metrics(Request):
+    """Metrics of several steps, in order."""
+
+    model_config = example(points=[{"step": 0, "stage": "forward_kl", "values": {"loss": 0.61, "grad_norm": 1.9}}])
+
+    points: Annotated[list[MetricPoint], Field(max_length=10_000)]
+
+
+class TeacherReference(Request):
+    """One text of the teacher on one problem."""
+
+    problem_id: int
+    text: Text
+    n_tokens: Annotated[int, Field(ge=0)]
+    finish_reason: Literal["stop", "length"]
+
+
+class TeacherReferences(Request):
+    """Texts of one teacher, one a problem; storing a problem again replaces its text."""
+
+    model_config = example(
+        teacher="self-with-answer",
+        references=[{"problem_id": 41, "text": "56", "n_tokens": 3, "finish_reason": "stop"}],
+    )
+
+    teacher: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    references: Annotated[list[TeacherReference], Field(max_length=4096)]
+
+
+class TeacherReferencesQuery(Request):
+    """Which problems' teacher texts to return; those without a text are left out."""
+
+    model_config = example(teacher="self-with-answer", problem_ids=[41, 7])
+
+    teacher: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    problem_ids: Annotated[list[int], Field(max_length=65_536)]

@@ -1,4 +1,4 @@
-"""How a stored prompt becomes the chat that a student sees under a sampling profile; the same for rollout and training."""
+"""How a stored prompt becomes the chat that a student sees; the same for rollout and training."""
 
 from collections.abc import Sequence
 from typing import Any

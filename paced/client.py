@@ -21,7 +21,8 @@ M = TypeVar("M", bound=BaseModel)
 class Client:
     """Talks to one service; use it as a context manager, share it between threads.
 
-    `url` and `key` fall back to PACED_URL and PACED_KEY. Calls raise the errors of `paced.errors`.
+    `url` falls back to PACED_URL, `key` to PACED_KEY, then to the first admin key of a service on this
+    machine (`admin.key` in PACED_DATA, or in ./data). Calls raise the errors of `paced.errors`.
     """
 
     def __init__(
@@ -34,8 +35,8 @@ class Client:
         http_transport: httpx2.BaseTransport | None = None,
     ) -> None:
         self._transport = Transport(
-            url or os.environ.get("PACED_URL", DEFAULT_URL),
-            key or os.environ.get("PACED_KEY"),
+            url := url or os.environ.get("PACED_URL", DEFAULT_URL),
+            key or os.environ.get("PACED_KEY") or _local_key(url),
             timeout_s=timeout_s,
             retry_s=retry_s,
             http_transport=http_transport,
@@ -311,6 +312,12 @@ class Client:
             cursor = page.next_cursor
             if cursor is None:
                 return
+
+
+def _local_key(url: str) -> str | None:
+    file = Path(os.environ.get("PACED_DATA", "data")) / "admin.key"
+    is_local = httpx2.URL(url).host in {"127.0.0.1", "localhost", "::1"}
+    return file.read_text().strip() if is_local and os.access(file, os.R_OK) else None
 
 
 def _present(query: dict[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,9 @@ Name = Annotated[
     Field(description="1 to 64 letters, digits, dots, dashes or underscores; it stands in URLs"),
 ]
 Text = Annotated[str, StringConstraints(max_length=1_000_000)]
+ProblemId = Annotated[int, Field(ge=0, lt=2**63)]
+Index = Annotated[int, Field(ge=0, lt=2**31, description="Checkpoint index or step")]
+Count = Annotated[int, Field(ge=0, lt=2**31)]
 Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 

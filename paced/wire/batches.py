@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .base import Id, Prompt, Request, Resource, example
+from .base import Id, Index, ProblemId, Prompt, Request, Resource, example
 from .curricula import EstimatorConfig, Kernel, Mode, Stage
 from .estimates import Observation
 
@@ -116,8 +116,8 @@ class Outcome(Request):
     Binary outcomes only: a shaped reward says nothing about p.
     """
 
-    problem_id: int
-    checkpoint_index: Annotated[int, Field(ge=0)]
+    problem_id: ProblemId
+    checkpoint_index: Index
     n_passed: Annotated[int, Field(ge=0, le=65_536)]
     n_failed: Annotated[int, Field(ge=0, le=65_536)]
     n_truncated: Annotated[int, Field(ge=0, le=65_536)] = 0

@@ -51,7 +51,7 @@ class PlugInNewest(Request):
 
 
 class DiscountedBeta(Request):
-    """Beta posterior that forgets: at each group a <- discount*a + (1-discount)*prior_a + k, likewise b."""
+    """Beta posterior that forgets: at each group a <- λa + (1-λ)·prior_a + k with λ = 1/2, likewise b."""
 
     name: Literal["discounted_beta"] = "discounted_beta"
     prior_a: Annotated[float, Field(gt=0, le=1000)] = 0.5
@@ -116,7 +116,7 @@ class CurriculumCreate(CurriculumUpdate):
 
 
 class Curriculum(Resource):
-    """A curriculum with every field resolved; `warnings` name settings that will disappoint."""
+    """A curriculum with every field resolved."""
 
     model_config = example(
         curriculum_id="cur_3hGw",

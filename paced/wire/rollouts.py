@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from .base import Id, Name, Prompt, Request, Resource, example
+from .base import Count, Id, Index, Name, ProblemId, Prompt, Request, Resource, example
 from .problems import GraderName
 from .students import Checkpoint, Profile
 
@@ -165,7 +165,7 @@ class Rollout(Request):
 
     text: Annotated[str, StringConstraints(max_length=4_000_000)]
     verdict: Verdict
-    n_tokens: Annotated[int, Field(ge=0)]
+    n_tokens: Count
     extracted: str | None = None
     grading_s: Annotated[float, Field(ge=0)] | None = None
     detail: Annotated[str, StringConstraints(max_length=10_000)] | None = None
@@ -174,8 +174,8 @@ class Rollout(Request):
 class RolloutGroup(Request):
     """All answers to one leased problem, from one checkpoint."""
 
-    problem_id: int
-    checkpoint_index: Annotated[int, Field(ge=0)]
+    problem_id: ProblemId
+    checkpoint_index: Index
     rollouts: Annotated[list[Rollout], Field(min_length=1, max_length=1024)]
 
 

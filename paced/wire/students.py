@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from .base import Id, Name, Request, Resource, Text, example
+from .base import Id, Index, Name, Request, Resource, Text, example
 from .problems import GraderName
 
 
@@ -24,9 +24,9 @@ class CheckpointCreate(Request):
     model_config = example(uri="/models/smollm2/step-60", parent_index=0, run_id="run_4tYb", step=60)
 
     uri: Annotated[str, Field(min_length=1, max_length=4096, description="A folder or URL that the workers can read")]
-    parent_index: Annotated[int, Field(ge=0)] | None = None
+    parent_index: Index | None = None
     run_id: Id | None = None
-    step: Annotated[int, Field(ge=0)] | None = None
+    step: Index | None = None
 
 
 class Checkpoint(Resource):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
-from .base import Id, Name, Request, Resource, Text, example
+from .base import Count, Id, Index, Name, ProblemId, Request, Resource, Text, example
 from .curricula import Stage
 
 
@@ -63,7 +63,7 @@ class Run(Resource):
 class MetricPoint(Request):
     """Metrics of one optimiser step; sending a step again replaces it."""
 
-    step: Annotated[int, Field(ge=0)]
+    step: Index
     stage: Stage
     values: dict[Annotated[str, StringConstraints(max_length=64)], float]
 
@@ -79,9 +79,9 @@ class Metrics(Request):
 class TeacherReference(Request):
     """One text of the teacher on one problem."""
 
-    problem_id: int
+    problem_id: ProblemId
     text: Text
-    n_tokens: Annotated[int, Field(ge=0)]
+    n_tokens: Count
     finish_reason: Literal["stop", "length"]
 
 
@@ -103,4 +103,4 @@ class TeacherReferencesQuery(Request):
     model_config = example(teacher="self-with-answer", problem_ids=[41, 7])
 
     teacher: Annotated[str, StringConstraints(min_length=1, max_length=200)]
-    problem_ids: Annotated[list[int], Field(max_length=65_536)]
+    problem_ids: Annotated[list[ProblemId], Field(max_length=65_536)]

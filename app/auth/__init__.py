@@ -1,0 +1,1 @@
+"""API keys: bearer secrets with scopes, checked before anything else of a request is read."""

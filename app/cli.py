@@ -1,0 +1,76 @@
+"""Commands of the service: serve, migrate."""
+
+import json
+import socket
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Data = Annotated[Path | None, typer.Option(help="Folder of the SQLite file and the keys", envvar="PACED_DATA")]
+DatabaseUrl = Annotated[
+    str | None, typer.Option(help="postgresql://... instead of SQLite in the data folder", envvar="PACED_DATABASE")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object when ready")]
+
+
+def register(cli: typer.Typer) -> None:
+    """Add the commands."""
+    cli.command()(serve)
+    cli.command()(migrate)
+
+
+def serve(
+    data: Data = None,
+    database: DatabaseUrl = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run the service. SQLite in --data by default; the first admin key is written there too.
+
+    Other settings come from PACED_* variables (docs/settings.md).
+    """
+    import uvicorn
+
+    from app.main import create_app
+    from app.settings import Settings
+    from app.telemetry import configure_logs
+
+    given = {"data": data, "database": database, "host": host, "port": port, "log_level": log_level}
+    settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    configure_logs(settings.log_level, as_json=settings.log_json)
+    listener = _listen(settings.host, settings.port)
+    address = f"http://{settings.host}:{listener.getsockname()[1]}"
+    key_file = settings.data.resolve() / "admin.key"
+    config = uvicorn.Config(create_app(settings), log_level="warning", access_log=False, timeout_graceful_shutdown=10)
+    config.load()
+    said = {"url": address, "key_file": None if settings.admin_key else str(key_file)}
+    typer.echo(json.dumps(said) if as_json else f"paced listens on {address}; admin key in {key_file}")
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        raise typer.BadParameter(f"cannot listen on {host}:{port}: {error.strerror}; take another --port") from error
+    listener.listen(2048)
+    return listener
+
+
+def migrate(data: Data = None, database: DatabaseUrl = None, as_json: AsJson = False) -> None:
+    """Bring the database's schema up to this version; stop every paced process and back it up first."""
+    from app.db.migrate import upgrade
+    from app.settings import Settings
+
+    given = {"data": data, "database": database}
+    settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    settings.data.mkdir(parents=True, exist_ok=True)
+    upgrade(settings.database_url)
+    shown = settings.database_url.render_as_string(hide_password=True)
+    typer.echo(json.dumps({"database": shown, "schema": "head"}) if as_json else f"{shown} is at the newest schema")

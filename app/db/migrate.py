@@ -1,0 +1,55 @@
+"""Schema versions: create, upgrade, and refuse to run on an old one."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, Connection, create_engine, inspect, pool
+
+from app.errors import AppError
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "migrations"
+
+
+class SchemaMismatch(AppError):
+    """The database's schema is not the one that this version of the code needs."""
+
+    code, title = "schema_mismatch", "Schema mismatch"
+
+
+def config(url: URL) -> Config:
+    """Alembic's configuration for a database; drivers are swapped for their sync twins."""
+    made = Config()
+    made.set_main_option("script_location", str(SCRIPTS))
+    made.attributes["url"] = url.set(drivername=url.drivername.replace("+aiosqlite", ""))
+    return made
+
+
+def upgrade(url: URL, revision: str = "head") -> None:
+    """Bring the schema up to a revision."""
+    command.upgrade(config(url), revision)
+
+
+def ensure_current(url: URL) -> str:
+    """Create the schema in an empty database, accept a current one, refuse any other; returns the revision."""
+    made = config(url)
+    head = ScriptDirectory.from_config(made).get_current_head()
+    engine = create_engine(made.attributes["url"], poolclass=pool.NullPool)
+    with engine.connect() as conn:
+        present, is_empty = _state(conn)
+    if is_empty:
+        upgrade(url)
+    elif present != head:
+        raise SchemaMismatch(
+            f"the database {url.render_as_string(hide_password=True)} has schema {present or 'unknown'}, "
+            f"this version needs {head}. Stop every paced process, back it up, then run `paced migrate`."
+        )
+    return str(head)
+
+
+def _state(conn: Connection) -> tuple[str | None, bool]:
+    revision = MigrationContext.configure(conn).get_current_revision()
+    tables = set(inspect(conn).get_table_names()) - {"alembic_version"}
+    return revision, revision is None and not tables

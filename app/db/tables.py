@@ -1,0 +1,421 @@
+"""Every table. Illegal states are unstorable: enums, CHECKs, unique indexes.
+
+problem_sets < problems        students < checkpoints       profiles
+measurements (student, set, profile) < estimates (one row a problem; the leased row) < observations < rollouts
+curricula < curriculum_versions, batches      runs < run_metrics      teacher_references      keys
+"""
+
+import datetime as dt
+from enum import StrEnum
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Enum,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator
+
+from paced import wire
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+BigId = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up only an INTEGER key
+
+
+class UtcDateTime(TypeDecorator[dt.datetime]):
+    """An aware UTC time on both databases; SQLite itself keeps no zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: dt.datetime | None, dialect: Dialect) -> dt.datetime | None:
+        """Store as UTC."""
+        if value is None:
+            return None
+        utc = value.astimezone(dt.UTC)
+        return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
+
+    def process_result_value(self, value: dt.datetime | None, dialect: Dialect) -> dt.datetime | None:  # noqa: ARG002
+        """Return as UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value.astimezone(dt.UTC)
+
+
+def one_of(kind: type[StrEnum], name: str) -> Enum:
+    """A text column that holds only the values of an enum."""
+    return Enum(
+        kind,
+        name=name,
+        native_enum=False,
+        create_constraint=True,
+        length=32,
+        values_callable=lambda members: [member.value for member in members],
+    )
+
+
+def count(name: str) -> Column[int]:
+    """A count; list it in the table's `from_zero`."""
+    return Column(name, Integer, nullable=False)
+
+
+def from_zero(*names: str) -> CheckConstraint:
+    """A CHECK that none of the counts is negative."""
+    return CheckConstraint(" AND ".join(f'"{name}" >= 0' for name in names), name="from_zero")
+
+
+problem_sets = Table(
+    "problem_sets",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("description", Text, nullable=False),
+    Column("grader", one_of(wire.GraderName, "grader"), nullable=False),
+    count("n_problems"),
+    count("n_rows"),
+    Column("created_at", UtcDateTime, nullable=False),
+    from_zero("n_problems", "n_rows"),
+)
+
+problems = Table(
+    "problems",
+    metadata,
+    Column("problem_id", BigId, primary_key=True, autoincrement=True),
+    Column("problem_set", ForeignKey("problem_sets.name"), nullable=False),
+    count("ordinal"),
+    Column("fingerprint", String(32), nullable=False),
+    Column("prompt", Text, nullable=False),  # JSON: a string, or a list of messages
+    Column("answer", Text, nullable=False),
+    Column("grader", one_of(wire.GraderName, "grader"), nullable=False),
+    Column("tags", JSON, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("solution", Text),
+    Column("multiplicity", Integer, nullable=False),
+    # a re-import must not count its own rows as twins of themselves: rows are counted within one import
+    Column("import_id", String(32), nullable=False),
+    count("import_count"),
+    Column("holdout_key", Integer, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    UniqueConstraint("problem_set", "ordinal"),
+    UniqueConstraint("problem_set", "fingerprint"),
+    CheckConstraint("multiplicity >= 1", name="multiplicity"),
+    CheckConstraint("holdout_key BETWEEN 0 AND 65535", name="holdout"),
+    from_zero("ordinal", "import_count"),
+)
+
+imports = Table(
+    "imports",
+    metadata,
+    Column("import_id", String(32), primary_key=True),
+    Column("problem_set", ForeignKey("problem_sets.name"), nullable=False),
+    Column("report", JSON, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+students = Table(
+    "students",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("description", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("student", ForeignKey("students.name"), primary_key=True),
+    Column("index", Integer, primary_key=True),
+    Column("uri", Text, nullable=False),
+    Column("parent_index", Integer),
+    Column("run_id", String(64)),
+    Column("step", Integer),
+    Column("idempotency_key", String(200)),
+    Column("request_hash", String(64), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    UniqueConstraint("student", "idempotency_key"),
+    ForeignKeyConstraint(["student", "parent_index"], ["checkpoints.student", "checkpoints.index"]),
+    CheckConstraint('"index" >= 0', name="index_from_zero"),
+)
+
+profiles = Table(
+    "profiles",
+    metadata,
+    Column("profile_id", String(32), primary_key=True),
+    Column("body", JSON, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+measurements = Table(
+    "measurements",
+    metadata,
+    Column("measurement_id", BigId, primary_key=True, autoincrement=True),
+    Column("student", ForeignKey("students.name"), nullable=False),
+    Column("problem_set", ForeignKey("problem_sets.name"), nullable=False),
+    Column("profile_id", ForeignKey("profiles.profile_id"), nullable=False),
+    Column("n_rollouts", Integer, nullable=False),
+    Column(
+        "holdout_share",
+        Float,
+        nullable=False,
+    ),
+    count("n_problems"),  # estimate rows made so far; the set may have grown since
+    Column("created_at", UtcDateTime, nullable=False),
+    UniqueConstraint("student", "problem_set", "profile_id"),
+    CheckConstraint("n_rollouts >= 1", name="n_rollouts"),
+    CheckConstraint("holdout_share >= 0 AND holdout_share < 1", name="holdout_share"),
+    from_zero("n_problems"),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("lease_id", String(32), primary_key=True),
+    Column("measurement_id", ForeignKey("measurements.measurement_id"), nullable=False),
+    Column("worker", Text, nullable=False),
+    Column("token", String(64), nullable=False),
+    Column("checkpoint_index", Integer, nullable=False),
+    Column("state", one_of(wire.LeaseState, "state"), nullable=False),
+    count("n_problems"),
+    Column("audit_ids", JSON, nullable=False),  # which of its problems were chosen uniformly
+    Column("idempotency_key", String(200), unique=True),
+    Column("request_hash", String(64), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+    Index("ix_leases_state_expires_at", "state", "expires_at"),
+    from_zero("n_problems"),
+)
+
+estimates = Table(
+    "estimates",
+    metadata,
+    Column("measurement_id", ForeignKey("measurements.measurement_id"), primary_key=True),
+    Column("problem_id", ForeignKey("problems.problem_id"), primary_key=True),
+    count("ordinal"),
+    Column("holdout_key", Integer, nullable=False),
+    count("n_groups"),
+    count("n_passed"),
+    count("n_counted"),
+    count("first_passed"),
+    count("first_counted"),
+    count("last_passed"),
+    count("last_counted"),
+    Column("discounted_passed", Float, nullable=False),
+    Column("discounted_failed", Float, nullable=False),
+    count("n_failed"),
+    count("n_truncated"),
+    count("n_timeout"),
+    count("n_grader_error"),
+    count("n_infrastructure"),
+    Column("checkpoint_index", Integer, nullable=False),  # last measured; -1 = never
+    Column("measured_at", UtcDateTime),
+    count("failure_streak"),
+    Column("quarantine_reason", Text),
+    Column("quarantined_until", UtcDateTime),
+    # the lease id is the fencing token on the leased row
+    Column("lease_id", ForeignKey("leases.lease_id")),
+    Column("lease_expires_at", UtcDateTime),
+    UniqueConstraint("measurement_id", "ordinal"),
+    CheckConstraint("n_passed <= n_counted", name="passed_within_counted"),
+    CheckConstraint("first_passed <= first_counted", name="first_within_counted"),
+    CheckConstraint("last_passed <= last_counted", name="last_within_counted"),
+    CheckConstraint("(lease_id IS NULL) = (lease_expires_at IS NULL)", name="lease_has_expiry"),
+    Index("ix_estimates_due", "measurement_id", "checkpoint_index", "ordinal"),
+    Index("ix_estimates_holdout", "measurement_id", "holdout_key"),
+    Index("ix_estimates_lease_id", "lease_id"),
+    from_zero(
+        "ordinal",
+        "n_groups",
+        "n_passed",
+        "n_counted",
+        "first_passed",
+        "first_counted",
+        "last_passed",
+        "last_counted",
+        "n_failed",
+        "n_truncated",
+        "n_timeout",
+        "n_grader_error",
+        "n_infrastructure",
+        "failure_streak",
+    ),
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("batch_id", String(32), primary_key=True),
+    Column("curriculum_id", ForeignKey("curricula.curriculum_id"), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("run_id", ForeignKey("runs.run_id")),
+    count("seq"),  # of the curriculum: the draw's seed
+    count("step"),  # of the run: the schedule's clock
+    Column("stage", one_of(wire.Stage, "stage"), nullable=False),
+    Column("mode", one_of(wire.Mode, "mode"), nullable=False),
+    Column("state", one_of(wire.BatchState, "state"), nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("seed", Integer, nullable=False),
+    Column("watermark", BigInteger, nullable=False),  # newest observation known to the draw
+    count("n_eligible"),
+    count("n_hard_filter"),  # of them, those with 0.2 < p < 0.8
+    # aligned little-endian arrays, in draw order
+    Column("ordinals", LargeBinary, nullable=False),
+    Column("problem_ids", LargeBinary, nullable=False),
+    Column("pass_rates", LargeBinary, nullable=False),
+    Column("weights", LargeBinary, nullable=False),
+    Column("draw_probabilities", LargeBinary, nullable=False),
+    Column("loss_weights", LargeBinary, nullable=False),
+    Column("shortfall", JSON(none_as_null=True)),
+    Column("idempotency_key", String(200)),
+    Column("request_hash", String(64), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+    Column("acknowledged_at", UtcDateTime),
+    UniqueConstraint("curriculum_id", "seq"),
+    UniqueConstraint("run_id", "step"),
+    UniqueConstraint("curriculum_id", "idempotency_key"),
+    CheckConstraint("(state = 'acknowledged') = (acknowledged_at IS NOT NULL)", name="acknowledged_has_time"),
+    Index("ix_batches_open", "curriculum_id", "state", "expires_at"),
+    CheckConstraint("size >= 1", name="size"),
+    from_zero("seq", "step", "n_eligible", "n_hard_filter"),
+)
+
+observations = Table(
+    "observations",
+    metadata,
+    Column("observation_id", BigId, primary_key=True, autoincrement=True),
+    Column("measurement_id", BigId, nullable=False),
+    Column("problem_id", BigId, nullable=False),
+    Column("checkpoint_index", Integer, nullable=False),
+    Column("source", one_of(wire.ObservationSource, "source"), nullable=False),
+    Column("lease_id", ForeignKey("leases.lease_id")),
+    Column("batch_id", ForeignKey("batches.batch_id")),
+    count("n_passed"),
+    count("n_counted"),
+    count("n_failed"),
+    count("n_truncated"),
+    count("n_timeout"),
+    count("n_grader_error"),
+    count("n_infrastructure"),
+    Column("created_at", UtcDateTime, nullable=False),
+    ForeignKeyConstraint(["measurement_id", "problem_id"], ["estimates.measurement_id", "estimates.problem_id"]),
+    UniqueConstraint("lease_id", "problem_id"),
+    UniqueConstraint("batch_id", "problem_id"),
+    CheckConstraint("(lease_id IS NULL) <> (batch_id IS NULL)", name="one_origin"),
+    CheckConstraint("n_passed <= n_counted", name="passed_within_counted"),
+    Index("ix_observations_problem", "measurement_id", "problem_id", "observation_id"),
+    Index("ix_observations_checkpoint", "measurement_id", "checkpoint_index"),
+    from_zero("n_passed", "n_counted", "n_failed", "n_truncated", "n_timeout", "n_grader_error", "n_infrastructure"),
+)
+
+rollouts = Table(
+    "rollouts",
+    metadata,
+    Column("observation_id", ForeignKey("observations.observation_id"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("text", Text, nullable=False),
+    Column("verdict", one_of(wire.Verdict, "verdict"), nullable=False),
+    count("n_tokens"),
+    Column("extracted", Text),
+    Column("grading_s", Float),
+    Column("detail", Text),
+    from_zero("n_tokens"),
+)
+
+curricula = Table(
+    "curricula",
+    metadata,
+    Column("curriculum_id", String(32), primary_key=True),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("measurement_id", ForeignKey("measurements.measurement_id"), nullable=False),
+    Column("preset", one_of(wire.Preset, "preset"), nullable=False),
+    Column(
+        "holdout_share",
+        Float,
+        nullable=False,
+    ),
+    Column("seed", Integer, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("request_hash", String(64), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    CheckConstraint("version >= 1", name="version"),
+    CheckConstraint("holdout_share >= 0 AND holdout_share < 1", name="holdout_share"),
+)
+
+curriculum_versions = Table(
+    "curriculum_versions",
+    metadata,
+    Column("curriculum_id", ForeignKey("curricula.curriculum_id"), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("rule", JSON, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("run_id", String(32), primary_key=True),
+    Column("curriculum_id", ForeignKey("curricula.curriculum_id"), nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("config", JSON, nullable=False),
+    Column("state", one_of(wire.RunState, "state"), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    UniqueConstraint("curriculum_id", "name"),
+)
+
+run_metrics = Table(
+    "run_metrics",
+    metadata,
+    Column("run_id", ForeignKey("runs.run_id"), primary_key=True),
+    Column("step", Integer, primary_key=True),
+    Column("stage", one_of(wire.Stage, "stage"), nullable=False),
+    Column("values", JSON, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    CheckConstraint("step >= 0", name="step_from_zero"),
+)
+
+teacher_references = Table(
+    "teacher_references",
+    metadata,
+    Column("teacher", String(200), primary_key=True),
+    Column("problem_id", ForeignKey("problems.problem_id"), primary_key=True),
+    Column("text", Text, nullable=False),
+    count("n_tokens"),
+    Column("finish_reason", String(16)),
+    Column("created_at", UtcDateTime, nullable=False),
+    CheckConstraint("finish_reason IN ('stop', 'length')", name="finish_reason"),
+    from_zero("n_tokens"),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("key_id", String(32), primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("scopes", JSON, nullable=False),
+    Column("secret_hash", String(64), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("is_revoked", Boolean, nullable=False),
+)

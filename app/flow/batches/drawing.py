@@ -1,0 +1,95 @@
+"""One draw: which problems may come, which do, with what weights, and why fewer came than were asked for. Pure."""
+
+import datetime as dt
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.flow.batches.samplers import ExponentialKeys, Sampler, generator
+from app.flow.curricula.rule import Rule
+from app.flow.curricula.weighting import Weighting, weighting
+from app.flow.estimates.columns import FloatArray, IntArray
+from app.flow.estimates.estimators import BoolArray
+from app.flow.estimates.pools import Pool
+from app.flow.rollouts.groups import holdout_threshold
+from paced.wire import Shortfall
+
+SAMPLER: Sampler = ExponentialKeys()
+HARD_FILTER = (0.2, 0.8)
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Aligned arrays in draw order, and the shortfall if fewer came than were asked for."""
+
+    ordinals: IntArray
+    problem_ids: IntArray
+    pass_rates: FloatArray
+    weights: FloatArray
+    draw_probabilities: FloatArray
+    loss_weights: FloatArray
+    n_eligible: int
+    n_hard_filter: int
+    watermark: int
+    shortfall: Shortfall | None
+
+
+def draw(
+    pool: Pool,
+    rule: Rule,
+    holdout_share: float,
+    in_flight: IntArray,
+    size: int,
+    seed: int,
+    seq: int,
+    now: dt.datetime,
+) -> Draw:
+    """Draw up to `size` distinct problems that are neither held out, nor in quarantine, nor in an open batch."""
+    is_holdout = pool.holdout_keys < holdout_threshold(holdout_share)
+    is_quarantined = pool.is_quarantined(now)
+    is_in_flight = np.zeros(len(pool), np.bool_)
+    is_in_flight[in_flight] = True
+    made = weighting(rule, pool.columns, ~(is_holdout | is_quarantined | is_in_flight))
+    rows = SAMPLER.draw(made.draw_probability, size, generator(seed, seq))
+    is_eligible = made.draw_probability > 0.0
+    short = None
+    if len(rows) < size:
+        asides = _Asides(is_holdout, is_quarantined, is_in_flight)
+        short = _shortfall(size, len(rows), made, asides)
+    p = made.pass_rate
+    return Draw(
+        ordinals=rows,
+        problem_ids=pool.problem_ids[rows],
+        pass_rates=p[rows],
+        weights=made.weight[rows],
+        draw_probabilities=made.draw_probability[rows],
+        loss_weights=made.loss_weight[rows],
+        n_eligible=int(is_eligible.sum()),
+        n_hard_filter=int((is_eligible & (p > HARD_FILTER[0]) & (p < HARD_FILTER[1])).sum()),
+        watermark=pool.watermark,
+        shortfall=short,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Asides:
+    is_holdout: BoolArray
+    is_quarantined: BoolArray
+    is_in_flight: BoolArray
+
+
+def _shortfall(size: int, n_returned: int, made: Weighting, asides: _Asides) -> Shortfall:
+    """Count each problem under the first reason that sets it aside."""
+    is_trained = ~asides.is_holdout
+    is_free = is_trained & ~asides.is_quarantined
+    is_idle = is_free & ~asides.is_in_flight
+    return Shortfall(
+        n_requested=size,
+        n_returned=n_returned,
+        n_problems=len(made.weight),
+        n_holdout=int(asides.is_holdout.sum()),
+        n_quarantined=int((is_trained & asides.is_quarantined).sum()),
+        n_in_flight=int((is_free & asides.is_in_flight).sum()),
+        n_unmeasured=int((is_idle & ~made.is_known).sum()),
+        n_zero_weight=int((is_idle & made.is_known & (made.draw_probability <= 0.0)).sum()),
+    )

@@ -1,0 +1,161 @@
+"""Drawing, reading, acknowledging and explaining batches."""
+
+import datetime as dt
+from typing import Any
+
+import structlog
+
+from app.clock import Clock
+from app.errors import Invalid
+from app.flow.batches import body as wire_body
+from app.flow.batches.drawing import HARD_FILTER, draw
+from app.flow.batches.store import BatchStore, new_batch
+from app.flow.curricula.rule import Rule
+from app.flow.curricula.store import CurriculumStore
+from app.flow.estimates.service import EstimateService
+from app.flow.rollouts.groups import Group, from_outcome, holdout_threshold
+from app.flow.students.store import StudentStore
+from app.http.idempotency import Idempotency
+from paced.wire import (
+    BatchAck,
+    BatchExplanation,
+    BatchReceipt,
+    BatchRequest,
+    BatchState,
+    ExplainedItem,
+    Outcome,
+)
+
+log = structlog.get_logger()
+
+
+class BatchService:
+    """Stage 6 of the flow."""
+
+    def __init__(
+        self,
+        store: BatchStore,
+        curricula: CurriculumStore,
+        estimates: EstimateService,
+        students: StudentStore,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._curricula = curricula
+        self._estimates = estimates
+        self._students = students
+        self._clock = clock
+
+    async def draw(self, curriculum_id: str, request: BatchRequest, identity: Idempotency) -> dict[str, Any]:
+        """Draw a batch; it is stored before this returns, and the same key returns it again."""
+        curriculum = await self._curricula.get(curriculum_id)
+        now = self._clock()
+        row = await self._store.of_key(curriculum_id, identity)
+        if row is None:
+            row = await self._draw(curriculum, request, identity, now)
+        return await self._public(row, now, with_problems=request.include == "problems")
+
+    async def _draw(
+        self, curriculum: dict[str, Any], request: BatchRequest, identity: Idempotency, now: dt.datetime
+    ) -> dict[str, Any]:
+        rule = Rule.model_validate(curriculum["rule"])
+        share, seed = curriculum["holdout_share"], curriculum["seed"]
+        pool = await self._estimates.pool(curriculum["measurement_id"], curriculum["n_problems"])
+        n_trained = int((pool.holdout_keys >= holdout_threshold(share)).sum())
+        if request.size > n_trained:
+            raise Invalid(
+                f"a batch of {request.size} is larger than the pool: set {curriculum['problem_set']!r} has "
+                f"{len(pool)} problems, {len(pool) - n_trained} of them held out; ask for at most {n_trained}",
+                code="batch_larger_than_pool",
+                n_trained=n_trained,
+            )
+        values = new_batch(curriculum, request.run_id, request.size, rule.batch_ttl_s, now)
+        row = await self._store.draw(
+            values,
+            identity,
+            rule.stage_at,
+            lambda seq, in_flight: draw(pool, rule, share, in_flight, request.size, seed, seq, now),
+        )
+        log.info("drawn", batch_id=row["batch_id"], curriculum_id=row["curriculum_id"], size=row["size"])
+        return row
+
+    async def get(self, batch_id: str, *, with_problems: bool) -> dict[str, Any]:
+        """One batch as it was drawn."""
+        return await self._public(await self._store.get(batch_id), self._clock(), with_problems=with_problems)
+
+    async def page(
+        self, curriculum_id: str, run_id: str | None, state: BatchState | None, after: int | None, limit: int
+    ) -> list[dict[str, Any]]:
+        """Batches of a curriculum, oldest first, each with its draw number `seq`."""
+        await self._curricula.get(curriculum_id)
+        rows = await self._store.page(curriculum_id, run_id, state, -1 if after is None else after, limit)
+        now = self._clock()
+        return [{**wire_body.fields(row, now, None), "seq": row["seq"]} for row in rows]
+
+    async def acknowledge(self, batch_id: str, ack: BatchAck) -> BatchReceipt:
+        """Close a batch; its outcomes are counted once."""
+        row = await self._store.get(batch_id)
+        curriculum = await self._curricula.get(row["curriculum_id"])
+        profile = await self._students.profile(curriculum["profile_id"])
+        _check_outcomes(ack.outcomes)
+        groups: list[Group] = [
+            from_outcome(outcome, batch_id, is_truncated_fail=profile.is_truncated_fail) for outcome in ack.outcomes
+        ]
+        is_replay, change = await self._store.acknowledge(batch_id, curriculum["measurement_id"], groups, self._clock())
+        if change is not None:
+            self._estimates.committed(change)
+        n_outcomes = 0 if is_replay else len(groups)
+        return BatchReceipt(
+            batch_id=batch_id, state=BatchState.ACKNOWLEDGED, n_outcomes=n_outcomes, is_replay=is_replay
+        )
+
+    async def explain(self, batch_id: str) -> BatchExplanation:
+        """The rule and terms behind each item, from what was stored at the draw."""
+        row = await self._store.get(batch_id)
+        rule = await self._curricula.rule_at(row["curriculum_id"], row["version"])
+        curriculum = await self._curricula.get(row["curriculum_id"])
+        ids = wire_body.unpacked(row["problem_ids"]).tolist()
+        seen = await self._estimates.observations(curriculum["measurement_id"], ids, row["watermark"])
+        arrays = {name: wire_body.unpacked(row[c], dtype).tolist() for name, (c, dtype) in wire_body.ARRAYS.items()}
+        ordinals = wire_body.unpacked(row["ordinals"]).tolist()
+        items = [
+            ExplainedItem(
+                **{name: values[i] for name, values in arrays.items()},
+                ordinal=ordinals[i],
+                uniform_probability=1.0 / row["n_eligible"],
+                hard_filter_probability=_hard_filter(arrays["pass_rate"][i], row["n_hard_filter"]),
+                observations=seen.get(ids[i], []),
+            )
+            for i in range(len(ids))
+        ]
+        return BatchExplanation(
+            batch_id=batch_id,
+            curriculum_id=row["curriculum_id"],
+            curriculum_version=row["version"],
+            estimator=rule.estimator,
+            kernel=rule.kernel,
+            gamma=rule.gamma,
+            mode=rule.mode,
+            n_eligible=row["n_eligible"],
+            items=items,
+        )
+
+    async def _public(self, row: dict[str, Any], now: dt.datetime, *, with_problems: bool) -> dict[str, Any]:
+        problems = None
+        if with_problems:
+            problems = await self._store.problems(wire_body.unpacked(row["problem_ids"]).tolist())
+        return wire_body.fields(row, now, problems)
+
+
+def _hard_filter(p: float, n_inside: int) -> float:
+    is_inside = HARD_FILTER[0] < p < HARD_FILTER[1]
+    return 1.0 / n_inside if is_inside else 0.0
+
+
+def _check_outcomes(outcomes: list[Outcome]) -> None:
+    ids = [outcome.problem_id for outcome in outcomes]
+    if len(set(ids)) < len(ids):
+        raise Invalid("a problem stands twice in the outcomes; add its counts up", code="duplicate_group")
+    for outcome in outcomes:
+        if outcome.n_passed + outcome.n_failed + outcome.n_truncated == 0:
+            raise Invalid(f"the outcome of problem {outcome.problem_id} counts no answers", code="empty_outcome")

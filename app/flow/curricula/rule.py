@@ -1,0 +1,59 @@
+"""The versioned part of a curriculum, and the presets that it starts from. Pure."""
+
+from pydantic import BaseModel, ConfigDict
+
+from app.errors import Conflict
+from paced.wire import (
+    CurriculumUpdate,
+    DiscountedBeta,
+    EstimatorConfig,
+    Kernel,
+    Mode,
+    PlugInFirst,
+    Preset,
+    Stage,
+    StagePlan,
+)
+
+FORWARD_THEN_REVERSE = [StagePlan(stage=Stage.FORWARD_KL, steps=100), StagePlan(stage=Stage.REVERSE_KL)]
+
+
+class Rule(BaseModel):
+    """How a curriculum turns posteriors into batches; every field may change on a running curriculum."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    estimator: EstimatorConfig
+    kernel: Kernel = Kernel()
+    gamma: float
+    mode: Mode
+    schedule: list[StagePlan] = FORWARD_THEN_REVERSE
+    loss_weight_clip: float = 4.0
+    batch_ttl_s: float = 3600.0
+
+    def changed(self, update: CurriculumUpdate) -> "Rule":
+        """The rule with the fields that an update names."""
+        fields = {name: getattr(update, name) for name in Rule.model_fields}
+        return self.model_copy(update={name: value for name, value in fields.items() if value is not None})
+
+    def stage_at(self, step: int) -> Stage:
+        """The stage of the run's batch number `step`, from 0; raises Conflict when the schedule is over."""
+        first = 0
+        for plan in self.schedule:
+            if plan.steps is None or step < first + plan.steps:
+                return plan.stage
+            first += plan.steps
+        raise Conflict(
+            f"the schedule ended after {first} batches of this run; start a new run or lengthen the schedule",
+            code="schedule_complete",
+            n_steps=first,
+        )
+
+
+PRESETS: dict[Preset, Rule] = {
+    # E[w]^2 undoes the flattening of a posterior mean; the loss weight takes the draw back to w
+    Preset.DEFAULT: Rule(estimator=DiscountedBeta(), gamma=2.0, mode=Mode.SAMPLE),
+    # plug-in k/n measured once, uniform draw, the weight in the loss (arXiv 2603.11178)
+    Preset.PAPER: Rule(estimator=PlugInFirst(), gamma=1.0, mode=Mode.REWEIGHT),
+    Preset.UNIFORM: Rule(estimator=DiscountedBeta(), kernel=Kernel(alpha=0.0, beta=0.0), gamma=1.0, mode=Mode.SAMPLE),
+}

@@ -1,0 +1,68 @@
+"""The flat posterior columns, in memory and in the database, and how an observation moves them. Pure."""
+
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+DISCOUNT = 0.5  # λ of the discounted Beta posterior: what a new group leaves of all older ones (method of MoPPS)
+
+
+@dataclass(slots=True)
+class Columns:
+    """One entry a problem, by ordinal: the first group, the newest group, and the discounted counts.
+
+    `discounted_passed` and `discounted_failed` exclude any prior, so that a prior can change without a
+    rebuild: a = prior_a + discounted_passed is the recursion a <- λa + (1-λ)prior_a + k solved for it.
+    """
+
+    first_passed: IntArray
+    first_counted: IntArray
+    last_passed: IntArray
+    last_counted: IntArray
+    discounted_passed: FloatArray
+    discounted_failed: FloatArray
+
+    @classmethod
+    def zeros(cls, n: int) -> Self:
+        """Columns of problems never measured."""
+        return cls(**{f.name: np.zeros(n, _TYPES[f.name]) for f in fields(cls)})
+
+    def __len__(self) -> int:
+        """Number of problems."""
+        return len(self.first_passed)
+
+    def take(self, rows: IntArray) -> Self:
+        """Columns of some rows, copied."""
+        return type(self)(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
+    def put(self, row: int, values: dict[str, Any]) -> None:
+        """Overwrite one row."""
+        for f in fields(self):
+            getattr(self, f.name)[row] = values[f.name]
+
+
+NAMES = tuple(f.name for f in fields(Columns))
+_TYPES: dict[str, Any] = {name: np.float64 if name.startswith("discounted") else np.int64 for name in NAMES}
+
+
+def observed(row: dict[str, Any], n_passed: int, n_counted: int) -> dict[str, Any]:
+    """The columns of one problem after a group of `n_counted` answers of which `n_passed` passed.
+
+    A group without counted answers changes nothing.
+    """
+    if n_counted == 0:
+        return {name: row[name] for name in NAMES}
+    is_first = row["first_counted"] == 0
+    return {
+        "first_passed": n_passed if is_first else row["first_passed"],
+        "first_counted": n_counted if is_first else row["first_counted"],
+        "last_passed": n_passed,
+        "last_counted": n_counted,
+        "discounted_passed": DISCOUNT * row["discounted_passed"] + n_passed,
+        "discounted_failed": DISCOUNT * row["discounted_failed"] + n_counted - n_passed,
+    }

@@ -1,0 +1,121 @@
+"""From posterior columns to E[w]: estimators are small objects with the same four methods. Pure.
+
+w(p) = p^α (1-p)^β. A Beta(a, b) posterior gives E[w] = B(a+α, b+β) / B(a, b).
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import betaincinv, betaln
+
+from app.flow.estimates.columns import Columns, FloatArray
+from paced.wire import DiscountedBeta, EstimatorConfig, Kernel, PlugInFirst, PlugInNewest
+
+BoolArray = npt.NDArray[np.bool_]
+MASS = 0.9  # of the central interval shown with each estimate
+
+
+class Estimator(Protocol):
+    """What draws and explanations ask of an estimator; arrays are aligned with the columns."""
+
+    def is_known(self, columns: Columns) -> BoolArray:
+        """Problems that may be drawn: an estimate exists."""
+        ...
+
+    def pass_rate(self, columns: Columns) -> FloatArray:
+        """Point estimate of p, NaN where nothing is known."""
+        ...
+
+    def expected_weight(self, columns: Columns, kernel: Kernel) -> FloatArray:
+        """E[w(p)], 0 where nothing is known."""
+        ...
+
+    def interval(self, columns: Columns) -> tuple[FloatArray, FloatArray]:
+        """Central 90 % interval of p."""
+        ...
+
+
+def weight(p: FloatArray, kernel: Kernel) -> FloatArray:
+    """w(p) = p^α (1-p)^β, with 0^0 = 1: a zero exponent is uniform even at p = 0 and 1."""
+    w: FloatArray = np.power(p, kernel.alpha) * np.power(1.0 - p, kernel.beta)
+    return w
+
+
+@dataclass(frozen=True, slots=True)
+class PlugIn:
+    """p = k/n of one group, the first (the paper's, measured once) or the newest."""
+
+    is_first: bool
+
+    def _group(self, columns: Columns) -> tuple[FloatArray, FloatArray]:
+        if self.is_first:
+            return columns.first_passed.astype(float), columns.first_counted.astype(float)
+        return columns.last_passed.astype(float), columns.last_counted.astype(float)
+
+    def is_known(self, columns: Columns) -> BoolArray:
+        """Measured at least once."""
+        return np.asarray(self._group(columns)[1] > 0)
+
+    def pass_rate(self, columns: Columns) -> FloatArray:
+        """k/n."""
+        k, n = self._group(columns)
+        p: FloatArray = np.divide(k, n, out=np.full(len(columns), np.nan), where=n > 0)
+        return p
+
+    def expected_weight(self, columns: Columns, kernel: Kernel) -> FloatArray:
+        """w(k/n): no uncertainty is kept, so 0/n and n/n weigh nothing."""
+        p = self.pass_rate(columns)
+        return np.where(np.isnan(p), 0.0, weight(np.nan_to_num(p), kernel))
+
+    def interval(self, columns: Columns) -> tuple[FloatArray, FloatArray]:
+        """Jeffreys interval of the group."""
+        k, n = self._group(columns)
+        return _beta_interval(0.5 + k, 0.5 + n - k)
+
+
+@dataclass(frozen=True, slots=True)
+class Beta:
+    """Discounted Beta posterior; problems never measured have the prior, and may be drawn."""
+
+    prior_a: float
+    prior_b: float
+
+    def _posterior(self, columns: Columns) -> tuple[FloatArray, FloatArray]:
+        return self.prior_a + columns.discounted_passed, self.prior_b + columns.discounted_failed
+
+    def is_known(self, columns: Columns) -> BoolArray:
+        """Every problem has at least the prior."""
+        return np.ones(len(columns), np.bool_)
+
+    def pass_rate(self, columns: Columns) -> FloatArray:
+        """Posterior mean."""
+        a, b = self._posterior(columns)
+        return a / (a + b)
+
+    def expected_weight(self, columns: Columns, kernel: Kernel) -> FloatArray:
+        """E[w] in closed form."""
+        a, b = self._posterior(columns)
+        w: FloatArray = np.exp(betaln(a + kernel.alpha, b + kernel.beta) - betaln(a, b))
+        return w
+
+    def interval(self, columns: Columns) -> tuple[FloatArray, FloatArray]:
+        """Posterior quantiles."""
+        return _beta_interval(*self._posterior(columns))
+
+
+def make_estimator(config: EstimatorConfig) -> Estimator:
+    """The estimator that a curriculum's setting names."""
+    match config:
+        case PlugInFirst():
+            return PlugIn(is_first=True)
+        case PlugInNewest():
+            return PlugIn(is_first=False)
+        case DiscountedBeta():
+            return Beta(config.prior_a, config.prior_b)
+
+
+def _beta_interval(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
+    tail = (1.0 - MASS) / 2
+    return betaincinv(a, b, tail), betaincinv(a, b, 1.0 - tail)

@@ -1,0 +1,89 @@
+"""The posterior columns in memory: one pool a measurement, loaded on first use, moved by each observation."""
+
+import asyncio
+import datetime as dt
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.flow.estimates.columns import Columns, FloatArray, IntArray
+from app.flow.estimates.estimators import BoolArray
+from app.flow.estimates.store import Change, EstimateStore, LoadedRows
+
+
+@dataclass(slots=True)
+class Pool:
+    """Flat arrays by ordinal. `quarantined_until` is in seconds since the epoch, 0 when free."""
+
+    problem_ids: IntArray
+    holdout_keys: IntArray
+    n_groups: IntArray
+    quarantined_until: FloatArray
+    columns: Columns
+    watermark: int
+
+    @classmethod
+    def of(cls, rows: LoadedRows) -> "Pool":
+        """A pool from loaded rows."""
+        until = np.array([_seconds(moment) for moment in rows.quarantined_until], np.float64)
+        return cls(rows.problem_ids, rows.holdout_keys, rows.n_groups, until, rows.columns, rows.watermark)
+
+    def __len__(self) -> int:
+        """Number of problems."""
+        return len(self.problem_ids)
+
+    def is_quarantined(self, now: dt.datetime) -> BoolArray:
+        """Problems set aside because their rollouts keep failing."""
+        return np.asarray(self.quarantined_until > now.timestamp())
+
+    def apply(self, change: Change) -> None:
+        """Copy a committed change; a row that is newer here already stays."""
+        for row in change.rows:
+            ordinal = row["ordinal"]
+            if ordinal >= len(self) or row["n_groups"] < self.n_groups[ordinal]:
+                continue
+            self.columns.put(ordinal, row)
+            self.n_groups[ordinal] = row["n_groups"]
+            self.quarantined_until[ordinal] = _seconds(row["quarantined_until"])
+        self.watermark = max(self.watermark, change.watermark)
+
+
+class Pools:
+    """The pools of one process; a restart loads them again from the database."""
+
+    def __init__(self, store: EstimateStore) -> None:
+        self._store = store
+        self._pools: dict[int, Pool] = {}
+        self._locks: dict[int, asyncio.Lock] = {}
+        self._pending: dict[int, list[Change]] = {}
+
+    async def get(self, measurement_id: int, n_problems: int) -> Pool:
+        """The pool of a measurement whose set holds `n_problems`; loads it, or again after the set grew."""
+        async with self._locks.setdefault(measurement_id, asyncio.Lock()):
+            pool = self._pools.get(measurement_id)
+            if pool is None or len(pool) < n_problems:
+                await self._store.grow(measurement_id)
+                pool = await self._loaded(measurement_id)
+            return pool
+
+    async def _loaded(self, measurement_id: int) -> Pool:
+        # a change may commit while the rows are read: it is kept and applied after
+        pending: list[Change] = []
+        self._pending[measurement_id] = pending
+        pool = Pool.of(await self._store.load(measurement_id, 0))
+        for change in pending:
+            pool.apply(change)
+        del self._pending[measurement_id]
+        self._pools[measurement_id] = pool
+        return pool
+
+    def committed(self, change: Change) -> None:
+        """Take up a committed change."""
+        if change.measurement_id in self._pending:
+            self._pending[change.measurement_id].append(change)
+        if change.measurement_id in self._pools:
+            self._pools[change.measurement_id].apply(change)
+
+
+def _seconds(moment: dt.datetime | None) -> float:
+    return 0.0 if moment is None else moment.timestamp()

@@ -1,0 +1,119 @@
+"""What is known of a student's pass rates: posteriors, hold-out progress, the frontier."""
+
+import datetime as dt
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.flow.estimates.columns import NAMES, Columns
+from app.flow.estimates.estimators import Beta, PlugIn
+from app.flow.estimates.pools import Pool, Pools
+from app.flow.estimates.store import Change, EstimateStore, verdict_counts
+from app.flow.rollouts.groups import Group, holdout_threshold
+from paced.wire import Estimate, Frontier, HoldoutPoint, Observation, ProblemEstimate
+
+SHOWN = Beta(0.5, 0.5)  # the posterior shown with estimates; a curriculum may set its own prior
+FRONTIER = (0.1, 0.9)
+N_BINS = 20
+
+
+class EstimateService:
+    """Stage 4 of the flow, and the observer of stage 3."""
+
+    def __init__(self, store: EstimateStore, pools: Pools) -> None:
+        self._store = store
+        self._pools = pools
+
+    async def write(
+        self, conn: AsyncConnection, measurement_id: int, groups: Sequence[Group], now: dt.datetime
+    ) -> tuple[dict[int, int], Change]:
+        """Count groups in the caller's transaction."""
+        return await self._store.write(conn, measurement_id, groups, now)
+
+    def committed(self, change: Change) -> None:
+        """Make a committed change visible to draws."""
+        self._pools.committed(change)
+
+    async def pool(self, measurement_id: int, n_problems: int) -> Pool:
+        """The arrays to draw from."""
+        return await self._pools.get(measurement_id, n_problems)
+
+    async def page(self, measurement_id: int, after: int | None, limit: int, is_holdout: bool | None) -> list[Estimate]:
+        """Estimates by ordinal."""
+        rows = await self._store.page(measurement_id, -1 if after is None else after, limit, is_holdout)
+        return [Estimate.model_validate(fields) for fields in _described(rows)]
+
+    async def get(self, measurement_id: int, problem_id: int) -> ProblemEstimate:
+        """One estimate with its observations, newest first."""
+        row = await self._store.get(measurement_id, problem_id)
+        found = await self._store.observations(measurement_id, [problem_id])
+        return ProblemEstimate.model_validate({**_described([row])[0], "observations": found})
+
+    async def observations(
+        self, measurement_id: int, problem_ids: list[int], watermark: int
+    ) -> dict[int, list[Observation]]:
+        """Observations known at a watermark, by problem."""
+        by_problem = defaultdict(list)
+        for observation in await self._store.observations(measurement_id, problem_ids, watermark):
+            by_problem[observation.problem_id].append(observation)
+        return by_problem
+
+    async def holdout(self, measurement_id: int) -> list[HoldoutPoint]:
+        """Mean pass rate of the hold-out at each checkpoint, its standard error over problems."""
+        by_checkpoint = defaultdict(list)
+        for checkpoint, _problem, n_passed, n_counted in await self._store.holdout_groups(measurement_id):
+            by_checkpoint[checkpoint].append((n_passed, n_counted))
+        return [_holdout_point(checkpoint, groups) for checkpoint, groups in by_checkpoint.items()]
+
+    async def frontier(self, measurement_id: int) -> Frontier:
+        """Histogram of the newest pass rates of the training problems."""
+        measurement = await self._store.measurement(measurement_id)
+        pool = await self._pools.get(measurement_id, measurement["n_problems"])
+        is_trained = pool.holdout_keys >= holdout_threshold(measurement["holdout_share"])
+        p = PlugIn(is_first=False).pass_rate(pool.columns)[is_trained]
+        known = p[~np.isnan(p)]
+        counts, edges = np.histogram(known, bins=N_BINS, range=(0.0, 1.0))
+        share = is_on_frontier(known).mean() if len(known) else None
+        return Frontier(
+            edges=edges.tolist(),
+            counts=counts.tolist(),
+            n_measured=len(known),
+            n_unmeasured=len(p) - len(known),
+            frontier_share=None if share is None else float(share),
+            mean=float(known.mean()) if len(known) else None,
+        )
+
+
+def is_on_frontier(p: Any) -> Any:
+    """True where the student sometimes succeeds and sometimes fails."""
+    return (p > FRONTIER[0]) & (p < FRONTIER[1])
+
+
+def _described(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    columns = Columns(**{name: np.array([row[name] for row in rows]) for name in NAMES})
+    rates = SHOWN.pass_rate(columns)
+    low, high = SHOWN.interval(columns)
+    return [
+        {
+            **row,
+            "pass_rate": float(rates[i]) if row["n_counted"] else None,
+            "interval": (float(low[i]), float(high[i])) if row["n_counted"] else None,
+            "checkpoint_index": None if row["checkpoint_index"] < 0 else row["checkpoint_index"],
+            "verdicts": verdict_counts(row),
+        }
+        for i, row in enumerate(rows)
+    ]
+
+
+def _holdout_point(checkpoint: int, groups: list[tuple[int, int]]) -> HoldoutPoint:
+    rates = np.array([n_passed / n_counted for n_passed, n_counted in groups])
+    return HoldoutPoint(
+        checkpoint_index=checkpoint,
+        n_problems=len(rates),
+        n_rollouts=sum(n_counted for _, n_counted in groups),
+        pass_rate=float(rates.mean()),
+        se=float(rates.std(ddof=1) / np.sqrt(len(rates))) if len(rates) > 1 else None,
+    )

@@ -1,0 +1,253 @@
+"""Observations and the posterior columns they move, in one transaction with whatever reports them."""
+
+import datetime as dt
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sqlalchemy import ColumnElement, bindparam, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.db.engine import Database
+from app.db.tables import estimates, observations
+from app.db.transaction import reads, rows_as_dicts, writes
+from app.errors import Invalid, NotFound
+from app.flow.estimates.columns import NAMES, Columns, IntArray, observed
+from app.flow.rollouts.groups import Group, holdout_threshold
+from app.flow.rollouts.measurements import NEVER, measurement_row, sync_rows
+from app.ids import numbered
+from paced.wire import Observation, Verdict
+
+QUARANTINE_AFTER = 3  # groups in a row without any verdict on the student
+QUARANTINE_BASE_S = 600.0
+QUARANTINE_MAX_S = 86_400.0
+NOT_PASSED = {  # column suffix -> verdict
+    "failed": Verdict.FAIL,
+    "truncated": Verdict.TRUNCATED,
+    "timeout": Verdict.TIMEOUT,
+    "grader_error": Verdict.GRADER_ERROR,
+    "infrastructure": Verdict.INFRASTRUCTURE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a transaction did to estimates, for the arrays in memory."""
+
+    measurement_id: int
+    rows: list[dict[str, Any]]
+    watermark: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedRows:
+    """Rows for the arrays in memory, aligned by ordinal from the first one asked for."""
+
+    problem_ids: IntArray
+    holdout_keys: IntArray
+    n_groups: IntArray
+    quarantined_until: list[dt.datetime | None]
+    columns: Columns
+    watermark: int
+
+
+class EstimateStore:
+    """Every statement on estimates and observations."""
+
+    def __init__(self, db: Database) -> None:
+        self.db = db
+
+    async def write(
+        self, conn: AsyncConnection, measurement_id: int, groups: Sequence[Group], now: dt.datetime
+    ) -> tuple[dict[int, int], Change]:
+        """Count groups in the caller's transaction; returns observation ids by problem id, and the change.
+
+        Rows are locked in the order of their ids, so that concurrent reports cannot deadlock.
+        """
+        ordered = sorted(groups, key=lambda group: group.problem_id)
+        rows = await _locked_rows(conn, measurement_id, [group.problem_id for group in ordered])
+        added = insert(observations).returning(observations.c.observation_id, sort_by_parameter_order=True)
+        values = [_observation_row(measurement_id, group, now) for group in ordered]
+        ids = [row.observation_id for row in await conn.execute(added, values)]
+        moved = [_moved(rows[group.problem_id], group, now) for group in ordered]
+        await conn.execute(_UPDATE, [_parameters(row) for row in moved])
+        by_problem = {group.problem_id: observation_id for group, observation_id in zip(ordered, ids, strict=True)}
+        return by_problem, Change(measurement_id, moved, max(ids))
+
+    @writes
+    async def grow(self, conn: AsyncConnection, measurement_id: int) -> None:
+        """Make rows for problems imported since."""
+        await sync_rows(conn, measurement_id)
+
+    @reads
+    async def load(self, conn: AsyncConnection, measurement_id: int, from_ordinal: int) -> LoadedRows:
+        """Rows of a measurement from an ordinal on."""
+        c = estimates.c
+        names = ("problem_id", "holdout_key", "n_groups", *NAMES)
+        query = (
+            select(*(c[name] for name in names), c.quarantined_until)
+            .where(c.measurement_id == measurement_id, c.ordinal >= from_ordinal)
+            .order_by(c.ordinal)
+        )
+        rows = (await conn.execute(query)).all()
+        arrays = {name: np.array([row[i] for row in rows], _dtype(name)) for i, name in enumerate(names)}
+        return LoadedRows(
+            problem_ids=arrays["problem_id"],
+            holdout_keys=arrays["holdout_key"],
+            n_groups=arrays["n_groups"],
+            quarantined_until=[row.quarantined_until for row in rows],
+            columns=Columns(**{name: arrays[name] for name in NAMES}),
+            watermark=await _watermark(conn, measurement_id),
+        )
+
+    @reads
+    async def measurement(self, conn: AsyncConnection, measurement_id: int) -> dict[str, Any]:
+        """The measurement's row."""
+        return await measurement_row(conn, measurement_id)
+
+    @reads
+    async def page(
+        self, conn: AsyncConnection, measurement_id: int, after: int, limit: int, is_holdout: bool | None
+    ) -> list[dict[str, Any]]:
+        """Estimate rows by ordinal, each with `is_holdout`."""
+        measurement = await measurement_row(conn, measurement_id)
+        c = estimates.c
+        wanted: list[ColumnElement[bool]] = [c.measurement_id == measurement_id, c.ordinal > after]
+        threshold = holdout_threshold(measurement["holdout_share"])
+        if is_holdout is not None:
+            wanted.append(c.holdout_key < threshold if is_holdout else c.holdout_key >= threshold)
+        query = select(estimates).where(*wanted).order_by(c.ordinal).limit(limit)
+        rows = rows_as_dicts(await conn.execute(query))
+        return [{**row, "is_holdout": row["holdout_key"] < threshold} for row in rows]
+
+    @reads
+    async def get(self, conn: AsyncConnection, measurement_id: int, problem_id: int) -> dict[str, Any]:
+        """One estimate row with `is_holdout`; NotFound when there is none."""
+        measurement = await measurement_row(conn, measurement_id)
+        c = estimates.c
+        query = select(estimates).where(c.measurement_id == measurement_id, c.problem_id == problem_id)
+        rows = rows_as_dicts(await conn.execute(query))
+        if not rows:
+            raise NotFound(f"measurement {numbered('mea', measurement_id)} has no problem {problem_id}")
+        return {**rows[0], "is_holdout": rows[0]["holdout_key"] < holdout_threshold(measurement["holdout_share"])}
+
+    @reads
+    async def observations(
+        self, conn: AsyncConnection, measurement_id: int, problem_ids: Iterable[int], watermark: int | None = None
+    ) -> list[Observation]:
+        """Observations of some problems, newest first, up to a watermark."""
+        c = observations.c
+        query = select(observations).where(c.measurement_id == measurement_id, c.problem_id.in_(list(problem_ids)))
+        if watermark is not None:
+            query = query.where(c.observation_id <= watermark)
+        rows = rows_as_dicts(await conn.execute(query.order_by(c.observation_id.desc())))
+        return [Observation.model_validate({**row, "verdicts": verdict_counts(row)}) for row in rows]
+
+    @reads
+    async def holdout_groups(self, conn: AsyncConnection, measurement_id: int) -> list[tuple[int, int, int, int]]:
+        """(checkpoint, problem, passed, counted) of every counted hold-out group that a worker measured."""
+        o, e = observations.c, estimates.c
+        measurement = await measurement_row(conn, measurement_id)
+        query = (
+            select(o.checkpoint_index, o.problem_id, func.sum(o.n_passed), func.sum(o.n_counted))
+            .join(estimates, (e.measurement_id == o.measurement_id) & (e.problem_id == o.problem_id))
+            .where(o.measurement_id == measurement_id, o.n_counted > 0, o.lease_id.is_not(None))
+            .where(e.holdout_key < holdout_threshold(measurement["holdout_share"]))
+            .group_by(o.checkpoint_index, o.problem_id)
+            .order_by(o.checkpoint_index)
+        )
+        return [(row[0], row[1], int(row[2]), int(row[3])) for row in await conn.execute(query)]
+
+
+def verdict_counts(row: dict[str, Any]) -> dict[str, int]:
+    """Counts by verdict of an observation's row, zeros left out."""
+    counts = {Verdict.PASS: row["n_passed"], **{verdict: row[f"n_{name}"] for name, verdict in NOT_PASSED.items()}}
+    return {verdict.value: n for verdict, n in counts.items() if n}
+
+
+async def _locked_rows(conn: AsyncConnection, measurement_id: int, ids: list[int]) -> dict[int, dict[str, Any]]:
+    c = estimates.c
+    query = select(estimates).where(c.measurement_id == measurement_id, c.problem_id.in_(ids)).order_by(c.problem_id)
+    rows = {row["problem_id"]: row for row in rows_as_dicts(await conn.execute(query.with_for_update()))}
+    strangers = [problem_id for problem_id in ids if problem_id not in rows]
+    if strangers:
+        raise Invalid(
+            f"problems {strangers[:10]} are not part of measurement {numbered('mea', measurement_id)}",
+            code="unknown_problem",
+        )
+    return rows
+
+
+async def _watermark(conn: AsyncConnection, measurement_id: int) -> int:
+    query = select(func.max(observations.c.observation_id)).where(observations.c.measurement_id == measurement_id)
+    return (await conn.execute(query)).scalar() or 0
+
+
+def _observation_row(measurement_id: int, group: Group, now: dt.datetime) -> dict[str, Any]:
+    return {
+        "measurement_id": measurement_id,
+        "problem_id": group.problem_id,
+        "checkpoint_index": group.checkpoint_index,
+        "source": group.source,
+        "lease_id": group.lease_id,
+        "batch_id": group.batch_id,
+        "n_passed": group.n_passed,
+        "n_counted": group.n_counted,
+        **{f"n_{name}": group.verdicts[verdict] for name, verdict in NOT_PASSED.items()},
+        "created_at": now,
+    }
+
+
+def _moved(row: dict[str, Any], group: Group, now: dt.datetime) -> dict[str, Any]:
+    """A full estimate row after a group; a failed group leaves the problem due, until it is put in quarantine."""
+    streak = row["failure_streak"] + 1 if group.is_failure else 0
+    backoff_s = min(QUARANTINE_BASE_S * 2.0 ** min(streak - QUARANTINE_AFTER, 16), QUARANTINE_MAX_S)
+    is_quarantined = streak >= QUARANTINE_AFTER
+    return {
+        **row,
+        **observed(row, group.n_passed, group.n_counted),
+        "n_groups": row["n_groups"] + 1,
+        "n_passed": row["n_passed"] + group.n_passed,
+        "n_counted": row["n_counted"] + group.n_counted,
+        **{f"n_{name}": row[f"n_{name}"] + group.verdicts[verdict] for name, verdict in NOT_PASSED.items()},
+        "checkpoint_index": row["checkpoint_index"] if group.is_failure else _newer(row, group),
+        "measured_at": row["measured_at"] if group.is_failure else now,
+        "failure_streak": streak,
+        "quarantine_reason": f"{streak} groups in a row gave no verdict: {group.failure_reason}"
+        if is_quarantined
+        else None,
+        "quarantined_until": now + dt.timedelta(seconds=backoff_s) if is_quarantined else None,
+    }
+
+
+def _newer(row: dict[str, Any], group: Group) -> int:
+    return max(int(row["checkpoint_index"]), group.checkpoint_index, NEVER)
+
+
+_MOVED = (
+    *NAMES,
+    "n_groups",
+    "n_passed",
+    "n_counted",
+    *(f"n_{name}" for name in NOT_PASSED),
+    "checkpoint_index",
+    "measured_at",
+    "failure_streak",
+    "quarantine_reason",
+    "quarantined_until",
+)
+_UPDATE = (
+    update(estimates)
+    .where(estimates.c.measurement_id == bindparam("m"), estimates.c.problem_id == bindparam("p"))
+    .values({name: bindparam(f"new_{name}") for name in _MOVED})
+)
+
+
+def _parameters(row: dict[str, Any]) -> dict[str, Any]:
+    new = {f"new_{name}": row[name] for name in _MOVED}
+    return {"m": row["measurement_id"], "p": row["problem_id"], **new}
+
+
+def _dtype(name: str) -> Any:
+    return np.float64 if name.startswith("discounted") else np.int64

@@ -1,0 +1,101 @@
+"""Routes of stage 1: problem sets, problems, imports."""
+
+from typing import Annotated, cast
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import Field
+
+from app.auth.guard import requires
+from app.flow.problems.drafts import ReadOptions
+from app.flow.problems.service import ProblemService
+from app.http.pages import NoQuery, PageQuery, page
+from app.settings import Settings
+from paced.wire import ImportReport, Page, Problem, ProblemSet, ProblemSetCreate, Scope
+
+router = APIRouter(prefix="/v1/problem-sets", tags=["1 problems"])
+MIB = 1 << 20
+
+
+class ProblemQuery(PageQuery):
+    """Filters of the problem list."""
+
+    tag: Annotated[str | None, Field(max_length=200, description="Only problems with this tag")] = None
+    search: Annotated[str | None, Field(max_length=200, description="Only prompts that contain this")] = None
+
+
+class ImportQuery(NoQuery):
+    """How to read the uploaded file; fields left out are detected."""
+
+    file_name: Annotated[str, Field(min_length=1, max_length=400)]
+    prompt_field: Annotated[str | None, Field(max_length=200)] = None
+    answer_field: Annotated[str | None, Field(max_length=200)] = None
+    tags_field: Annotated[str | None, Field(max_length=200)] = None
+    source: Annotated[str | None, Field(max_length=400)] = None
+
+    def options(self, settings: Settings) -> ReadOptions:
+        """Options of the readers."""
+        fields = self.model_dump(exclude={"file_name"})
+        return ReadOptions(**fields, max_line_bytes=int(settings.max_line_mb * MIB))
+
+
+def _problems(request: Request) -> ProblemService:
+    return cast("ProblemService", request.app.state.problems)
+
+
+@router.post("", status_code=201, operation_id="create_problem_set", dependencies=[requires(Scope.IMPORT)])
+async def create_set(request: Request, body: ProblemSetCreate, _query: Annotated[NoQuery, Query()]) -> ProblemSet:
+    """Create a problem set; the same one again is returned."""
+    return await _problems(request).create_set(body)
+
+
+@router.get("", operation_id="list_problem_sets", dependencies=[requires(Scope.READ)])
+async def list_sets(request: Request, response: Response, query: Annotated[PageQuery, Query()]) -> Page[ProblemSet]:
+    """Problem sets by name."""
+    items = await _problems(request).sets(query.after(str), query.limit + 1)
+    return page(request, response, items, query.limit, "name")
+
+
+@router.get("/{name}", operation_id="get_problem_set", dependencies=[requires(Scope.READ)])
+async def get_set(request: Request, name: str, _query: Annotated[NoQuery, Query()]) -> ProblemSet:
+    """One problem set."""
+    return await _problems(request).get_set(name)
+
+
+@router.post(
+    "/{name}/imports",
+    status_code=201,
+    operation_id="import_problems",
+    dependencies=[requires(Scope.IMPORT)],
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/octet-stream": {
+                    "schema": {"type": "string", "format": "binary"},
+                    "example": '{"question": "Compute 7 * 8.", "answer": "56"}\n',
+                }
+            },
+        }
+    },
+)
+async def import_problems(request: Request, name: str, query: Annotated[ImportQuery, Query()]) -> ImportReport:
+    """Stream a file into a set: JSONL, CSV or Parquet, each optionally gzipped."""
+    options = query.options(request.app.state.settings)
+    return await _problems(request).import_file(name, query.file_name, options, request.stream())
+
+
+@router.get("/{name}/problems", operation_id="list_problems", dependencies=[requires(Scope.READ)])
+async def list_problems(
+    request: Request, response: Response, name: str, query: Annotated[ProblemQuery, Query()]
+) -> Page[Problem]:
+    """Problems of a set by ordinal."""
+    items = await _problems(request).problems(name, query.after(int), query.limit + 1, query.tag, query.search)
+    return page(request, response, items, query.limit, "ordinal")
+
+
+@router.get("/{name}/problems/{ordinal}", operation_id="get_problem", dependencies=[requires(Scope.READ)])
+async def get_problem(
+    request: Request, name: str, ordinal: Annotated[int, Path(ge=0, lt=2**31)], _query: Annotated[NoQuery, Query()]
+) -> Problem:
+    """One problem by its place in the set."""
+    return await _problems(request).problem(name, ordinal)

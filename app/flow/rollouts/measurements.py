@@ -1,0 +1,186 @@
+"""Measurements in the database: whose pass rates are kept, and how far the measuring is."""
+
+import datetime as dt
+from typing import Any
+
+from sqlalchemy import ColumnElement, Integer, and_, func, insert, literal, or_, select, true, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.db.engine import Database
+from app.db.tables import estimates, measurements, problem_sets, problems, profiles, students
+from app.db.transaction import reads, rows_as_dicts, writes
+from app.errors import Conflict, NotFound
+from app.flow.rollouts.groups import holdout_threshold
+from app.flow.students.store import latest_checkpoint
+from app.ids import number_of, numbered
+from paced.wire import Measurement, MeasurementCreate
+
+NEVER = -1  # checkpoint_index of a problem that was not measured yet
+
+
+class MeasurementStore:
+    """Every statement on measurements."""
+
+    def __init__(self, db: Database) -> None:
+        self.db = db
+
+    @writes
+    async def create(
+        self, conn: AsyncConnection, body: MeasurementCreate, holdout_share: float, now: dt.datetime
+    ) -> int:
+        """Store a measurement, or return the one there is, its hold-out share raised to the one given."""
+        await _check_parts(conn, body)
+        c = measurements.c
+        same = and_(c.student == body.student, c.problem_set == body.problem_set, c.profile_id == body.profile_id)
+        row = (await conn.execute(select(measurements).where(same).with_for_update())).mappings().first()
+        if row is None:
+            values = {**body.model_dump(), "holdout_share": holdout_share, "n_problems": 0, "created_at": now}
+            result = await conn.execute(insert(measurements).values(**values).returning(c.measurement_id))
+            measurement_id = int(result.scalar_one())
+        else:
+            _check_same(row["n_rollouts"], body)
+            measurement_id = int(row["measurement_id"])
+            share = max(row["holdout_share"], holdout_share)
+            await conn.execute(update(measurements).where(same).values(holdout_share=share))
+        await sync_rows(conn, measurement_id)
+        return measurement_id
+
+    @reads
+    async def get(self, conn: AsyncConnection, measurement_id: int, now: dt.datetime) -> Measurement:
+        """One measurement with its progress."""
+        return await _progress(conn, await measurement_row(conn, measurement_id), now)
+
+    @reads
+    async def page(
+        self, conn: AsyncConnection, student: str | None, after: int, limit: int, now: dt.datetime
+    ) -> list[Measurement]:
+        """Measurements, of one student or of all, oldest first."""
+        c = measurements.c
+        query = select(measurements).where(c.measurement_id > after).order_by(c.measurement_id).limit(limit)
+        if student is not None:
+            query = query.where(c.student == student)
+        rows = rows_as_dicts(await conn.execute(query))
+        return [await _progress(conn, row, now) for row in rows]
+
+    @reads
+    async def numbers_of(self, conn: AsyncConnection, student: str) -> list[int]:
+        """Row numbers of a student's measurements, oldest first."""
+        c = measurements.c
+        query = select(c.measurement_id).where(c.student == student).order_by(c.measurement_id)
+        return [row.measurement_id for row in await conn.execute(query)]
+
+
+async def measurement_row(conn: AsyncConnection, measurement_id: int) -> dict[str, Any]:
+    """The bare row; NotFound when there is none."""
+    query = select(measurements).where(measurements.c.measurement_id == measurement_id)
+    row = (await conn.execute(query)).mappings().first()
+    if row is None:
+        raise NotFound(f"there is no measurement {numbered('mea', measurement_id)!r}")
+    return dict(row)
+
+
+async def sync_rows(conn: AsyncConnection, measurement_id: int) -> None:
+    """Make estimate rows for problems imported since; ordinals are dense, so the rest is what is missing."""
+    m, s = measurements.c, problem_sets.c
+    query = (
+        select(m.problem_set, m.n_problems, s.n_problems.label("n_total"))
+        .join(problem_sets, s.name == m.problem_set)
+        .where(m.measurement_id == measurement_id)
+        .with_for_update(of=measurements)
+    )
+    row = (await conn.execute(query)).one()
+    if row.n_total == row.n_problems:
+        return
+    zero = {name: literal(0, Integer).label(name) for name in _COUNTS}
+    columns = {
+        "measurement_id": literal(measurement_id).label("measurement_id"),
+        "problem_id": problems.c.problem_id,
+        "ordinal": problems.c.ordinal,
+        "holdout_key": problems.c.holdout_key,
+        "checkpoint_index": literal(NEVER, Integer).label("checkpoint_index"),
+        **zero,
+    }
+    source = select(*columns.values()).where(
+        problems.c.problem_set == row.problem_set, problems.c.ordinal >= row.n_problems
+    )
+    await conn.execute(insert(estimates).from_select(list(columns), source))
+    same = m.measurement_id == measurement_id
+    await conn.execute(update(measurements).where(same).values(n_problems=row.n_total))
+
+
+_COUNTS = (
+    "n_groups",
+    "n_passed",
+    "n_counted",
+    "first_passed",
+    "first_counted",
+    "last_passed",
+    "last_counted",
+    "discounted_passed",
+    "discounted_failed",
+    "n_failed",
+    "n_truncated",
+    "n_timeout",
+    "n_grader_error",
+    "n_infrastructure",
+    "failure_streak",
+)
+
+
+def is_due(latest_index: int, now: dt.datetime) -> ColumnElement[bool]:
+    """Estimate rows that a worker may lease: not measured at this checkpoint, not leased, not in quarantine."""
+    c = estimates.c
+    return and_(
+        c.checkpoint_index < latest_index,
+        or_(c.lease_expires_at.is_(None), c.lease_expires_at <= now),
+        or_(c.quarantined_until.is_(None), c.quarantined_until <= now),
+    )
+
+
+async def _check_parts(conn: AsyncConnection, body: MeasurementCreate) -> None:
+    for table, column, value, what in (
+        (students, students.c.name, body.student, "student"),
+        (problem_sets, problem_sets.c.name, body.problem_set, "problem set"),
+        (profiles, profiles.c.profile_id, body.profile_id, "sampling profile"),
+    ):
+        if (await conn.execute(select(column).select_from(table).where(column == value))).first() is None:
+            raise NotFound(f"there is no {what} {value!r}")
+
+
+def _check_same(n_rollouts: int, body: MeasurementCreate) -> None:
+    if n_rollouts != body.n_rollouts:
+        raise Conflict(
+            f"student {body.student!r} is measured on {body.problem_set!r} under {body.profile_id} with "
+            f"{n_rollouts} answers a problem, not {body.n_rollouts}; ask for {n_rollouts} or take another profile",
+            code="already_exists",
+        )
+
+
+async def _progress(conn: AsyncConnection, row: dict[str, Any], now: dt.datetime) -> Measurement:
+    checkpoint = await latest_checkpoint(conn, row["student"])
+    latest = NEVER if checkpoint is None else checkpoint.index
+    c = estimates.c
+    is_holdout = c.holdout_key < holdout_threshold(row["holdout_share"])
+    at_latest = and_(c.checkpoint_index == latest, c.checkpoint_index > NEVER)
+
+    def n_where(condition: ColumnElement[bool]) -> Any:
+        return func.count().filter(condition)
+
+    query = select(
+        n_where(true()).label("n_problems"),
+        n_where(c.checkpoint_index > NEVER).label("n_measured"),
+        n_where(at_latest).label("n_at_latest"),
+        n_where(is_holdout).label("n_holdout"),
+        n_where(and_(is_holdout, at_latest)).label("n_holdout_at_latest"),
+        n_where(c.lease_expires_at > now).label("n_leased"),
+        n_where(c.quarantined_until > now).label("n_quarantined"),
+        n_where(is_due(latest, now)).label("n_due"),
+    ).where(c.measurement_id == row["measurement_id"])
+    counts = (await conn.execute(query)).mappings().one()
+    public = {**row, **counts, "measurement_id": numbered("mea", row["measurement_id"])}
+    return Measurement.model_validate({**public, "latest_checkpoint": checkpoint})
+
+
+def measurement_number(public_id: str) -> int:
+    """The row number of a measurement's public id."""
+    return number_of("mea", public_id)

@@ -1,0 +1,322 @@
+"""Leases on problems, and the graded answers that come back."""
+
+import datetime as dt
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+from sqlalchemy import ColumnElement, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.db.engine import Database
+from app.db.tables import estimates, leases, observations, problems, profiles, rollouts
+from app.db.transaction import rows_as_dicts, writes
+from app.errors import Conflict, Invalid, NotFound
+from app.flow.rollouts.groups import from_rollouts, holdout_threshold
+from app.flow.rollouts.measurements import measurement_row, sync_rows
+from app.flow.rollouts.observer import Observer
+from app.flow.rollouts.reroll import Target, choose
+from app.flow.students.store import checkpoint_at, latest_checkpoint
+from app.http.idempotency import Idempotency
+from app.ids import new_id, numbered
+from paced.wire import (
+    Lease,
+    LeaseClaim,
+    LeasedProblem,
+    LeaseReport,
+    LeaseState,
+    ObservationSource,
+    Profile,
+    ReportReceipt,
+    RolloutGroup,
+)
+
+
+class LeaseStore:
+    """Every statement on leases and rollouts."""
+
+    def __init__(self, db: Database, observer: Observer) -> None:
+        self.db = db
+        self._observer = observer
+
+    @writes
+    async def claim(
+        self,
+        conn: AsyncConnection,
+        measurement_ids: Sequence[int],
+        body: LeaseClaim,
+        identity: Idempotency,
+        now: dt.datetime,
+        rng: np.random.Generator,
+    ) -> Lease | None:
+        """Lease due problems of the first measurement that has any; None when none has."""
+        await _expire(conn, now)
+        known = await _lease_of_key(conn, identity)
+        if known is not None:
+            return await _lease(conn, known)
+        for measurement_id in measurement_ids:
+            measurement = await measurement_row(conn, measurement_id)
+            checkpoint = await latest_checkpoint(conn, measurement["student"])
+            if checkpoint is None:
+                continue
+            await sync_rows(conn, measurement_id)
+            target = Target(measurement, checkpoint)
+            chosen, audit_ids = await choose(conn, target, body.max_problems, now, rng)
+            if chosen:
+                lease_id = await _insert_lease(conn, target, chosen, audit_ids, body, identity, now)
+                return await _lease(conn, await _locked(conn, lease_id))
+        return None
+
+    @writes
+    async def renew(
+        self, conn: AsyncConnection, lease_id: str, token: str, ttl_s: float, now: dt.datetime
+    ) -> ReportReceipt:
+        """Hold a lease for `ttl_s` from now."""
+        _held(await _locked(conn, lease_id), token, now)
+        expires_at = now + dt.timedelta(seconds=ttl_s)
+        await conn.execute(update(leases).where(leases.c.lease_id == lease_id).values(expires_at=expires_at))
+        mine = estimates.c.lease_id == lease_id
+        await conn.execute(update(estimates).where(mine).values(lease_expires_at=expires_at))
+        return await _receipt(conn, lease_id, LeaseState.ACTIVE, 0, 0)
+
+    @writes
+    async def release(self, conn: AsyncConnection, lease_id: str, token: str, now: dt.datetime) -> ReportReceipt:
+        """Hand back what was not reported; releasing again changes nothing."""
+        lease = await _locked(conn, lease_id)
+        if lease["state"] == LeaseState.RELEASED and lease["token"] == token:
+            return await _receipt(conn, lease_id, LeaseState.RELEASED, 0, 0)
+        _held(lease, token, now)
+        await _clear(conn, estimates.c.lease_id == lease_id)
+        await _set_state(conn, lease_id, LeaseState.RELEASED)
+        return await _receipt(conn, lease_id, LeaseState.RELEASED, 0, 0)
+
+    @writes
+    async def report(
+        self, conn: AsyncConnection, lease_id: str, body: LeaseReport, now: dt.datetime
+    ) -> tuple[ReportReceipt, Any]:
+        """Count each group once: a group known from this lease is replayed, a late one refused."""
+        lease = await _locked(conn, lease_id)
+        if not secrets.compare_digest(lease["token"].encode(), body.token.encode()):
+            raise lost(lease, "its token is another one")
+        known = await _reported(conn, lease_id)
+        new = [group for group in body.groups if group.problem_id not in known]
+        change = None
+        if new:
+            _held(lease, body.token, now)
+            await self._check(conn, lease, new)
+            change = await self._count(conn, lease, new, now)
+        receipt = await _receipt(conn, lease_id, LeaseState(lease["state"]), len(new), len(body.groups) - len(new))
+        if receipt.state == LeaseState.ACTIVE and receipt.n_open == 0:
+            await _set_state(conn, lease_id, LeaseState.DONE)
+            receipt = receipt.model_copy(update={"state": LeaseState.DONE})
+        return receipt, change
+
+    async def _check(self, conn: AsyncConnection, lease: dict[str, Any], new: Sequence[RolloutGroup]) -> None:
+        ids = [group.problem_id for group in new]
+        if len(set(ids)) < len(ids):
+            raise Invalid("a problem stands twice in this report; send each group once", code="duplicate_group")
+        mine = select(estimates.c.problem_id).where(estimates.c.lease_id == lease["lease_id"])
+        strangers = set(ids) - {row.problem_id for row in await conn.execute(mine)}
+        if strangers:
+            raise Invalid(f"problems {sorted(strangers)[:10]} are not leased by {lease['lease_id']}", code="not_leased")
+        wanted = (await measurement_row(conn, lease["measurement_id"]))["n_rollouts"]
+        for group in new:
+            if len(group.rollouts) != wanted:
+                raise Invalid(
+                    f"problem {group.problem_id} has {len(group.rollouts)} answers, its measurement asks for {wanted}",
+                    code="wrong_group_size",
+                )
+            if group.checkpoint_index > lease["checkpoint_index"]:
+                raise Invalid(
+                    f"problem {group.problem_id} names checkpoint {group.checkpoint_index}, but the lease is for "
+                    f"{lease['checkpoint_index']}",
+                    code="unknown_checkpoint",
+                )
+
+    async def _count(
+        self, conn: AsyncConnection, lease: dict[str, Any], new: Sequence[RolloutGroup], now: dt.datetime
+    ) -> Any:
+        measurement = await measurement_row(conn, lease["measurement_id"])
+        profile = await _profile_body(conn, measurement["profile_id"])
+        sources = await _sources(conn, lease, measurement, [group.problem_id for group in new])
+        groups = [
+            from_rollouts(
+                group.problem_id,
+                group.checkpoint_index,
+                group.rollouts,
+                sources[group.problem_id],
+                lease["lease_id"],
+                is_truncated_fail=profile["is_truncated_fail"],
+            )
+            for group in new
+        ]
+        observation_ids, change = await self._observer.write(conn, lease["measurement_id"], groups, now)
+        await conn.execute(insert(rollouts), _rollout_rows(new, observation_ids))
+        ids = [group.problem_id for group in new]
+        await _clear(conn, (estimates.c.lease_id == lease["lease_id"]) & estimates.c.problem_id.in_(ids))
+        return change
+
+
+async def _insert_lease(
+    conn: AsyncConnection,
+    target: Target,
+    chosen: list[int],
+    audit_ids: list[int],
+    body: LeaseClaim,
+    identity: Idempotency,
+    now: dt.datetime,
+) -> str:
+    lease_id, expires_at = new_id("lea"), now + dt.timedelta(seconds=body.ttl_s)
+    values = {
+        "lease_id": lease_id,
+        "measurement_id": target.measurement["measurement_id"],
+        "worker": body.worker,
+        "token": secrets.token_hex(16),
+        "checkpoint_index": target.checkpoint.index,
+        "state": LeaseState.ACTIVE,
+        "n_problems": len(chosen),
+        "audit_ids": audit_ids,
+        "idempotency_key": identity.key,
+        "request_hash": identity.request_hash,
+        "created_at": now,
+        "expires_at": expires_at,
+    }
+    await conn.execute(insert(leases).values(**values))
+    mine = (estimates.c.measurement_id == values["measurement_id"]) & estimates.c.problem_id.in_(chosen)
+    await conn.execute(update(estimates).where(mine).values(lease_id=lease_id, lease_expires_at=expires_at))
+    return lease_id
+
+
+async def _lease(conn: AsyncConnection, lease: dict[str, Any]) -> Lease:
+    measurement = await measurement_row(conn, lease["measurement_id"])
+    profile = await _profile_body(conn, measurement["profile_id"])
+    c = problems.c
+    query = (
+        select(c.problem_id, c.prompt, c.answer, c.grader)
+        .join(estimates, estimates.c.problem_id == c.problem_id)
+        .where(estimates.c.lease_id == lease["lease_id"])
+        .order_by(estimates.c.ordinal)
+    )
+    items = [
+        LeasedProblem(
+            problem_id=row.problem_id,
+            prompt=orjson.loads(row.prompt),
+            answer=row.answer,
+            grader=profile["grader"] or row.grader,
+            n_rollouts=measurement["n_rollouts"],
+        )
+        for row in await conn.execute(query)
+    ]
+    checkpoint = await checkpoint_at(conn, measurement["student"], lease["checkpoint_index"])
+    return Lease(
+        lease_id=lease["lease_id"],
+        token=lease["token"],
+        state=lease["state"],
+        measurement_id=numbered("mea", lease["measurement_id"]),
+        checkpoint=checkpoint,
+        profile=Profile.model_validate(profile),
+        expires_at=lease["expires_at"],
+        problems=items,
+    )
+
+
+def lost(lease: dict[str, Any], why: str) -> Conflict:
+    """The caller no longer holds the lease."""
+    return Conflict(
+        f"lease {lease['lease_id']} of worker {lease['worker']!r} is not yours any more: {why}; "
+        "drop its unreported answers and claim a new lease",
+        code="lease_lost",
+        state=lease["state"],
+    )
+
+
+def _held(lease: dict[str, Any], token: str, now: dt.datetime) -> None:
+    if not secrets.compare_digest(lease["token"].encode(), token.encode()):
+        raise lost(lease, "its token is another one")
+    if lease["state"] != LeaseState.ACTIVE:
+        raise lost(lease, f"it is {lease['state']}")
+    if lease["expires_at"] <= now:
+        raise lost(lease, f"it expired at {lease['expires_at']:%H:%M:%S} UTC")
+
+
+async def _locked(conn: AsyncConnection, lease_id: str) -> dict[str, Any]:
+    query = select(leases).where(leases.c.lease_id == lease_id).with_for_update()
+    row = (await conn.execute(query)).mappings().first()
+    if row is None:
+        raise NotFound(f"there is no lease {lease_id!r}")
+    return dict(row)
+
+
+async def _lease_of_key(conn: AsyncConnection, identity: Idempotency) -> dict[str, Any] | None:
+    if identity.key is None:
+        return None
+    row = (await conn.execute(select(leases).where(leases.c.idempotency_key == identity.key))).mappings().first()
+    if row is None:
+        return None
+    identity.check(row["request_hash"])
+    return dict(row)
+
+
+async def _expire(conn: AsyncConnection, now: dt.datetime) -> None:
+    late = (leases.c.state == LeaseState.ACTIVE) & (leases.c.expires_at <= now)
+    await conn.execute(update(leases).where(late).values(state=LeaseState.EXPIRED))
+
+
+async def _clear(conn: AsyncConnection, condition: ColumnElement[bool]) -> None:
+    await conn.execute(update(estimates).where(condition).values(lease_id=None, lease_expires_at=None))
+
+
+async def _set_state(conn: AsyncConnection, lease_id: str, state: LeaseState) -> None:
+    await conn.execute(update(leases).where(leases.c.lease_id == lease_id).values(state=state))
+
+
+async def _reported(conn: AsyncConnection, lease_id: str) -> set[int]:
+    query = select(observations.c.problem_id).where(observations.c.lease_id == lease_id)
+    return {row.problem_id for row in await conn.execute(query)}
+
+
+async def _receipt(
+    conn: AsyncConnection, lease_id: str, state: LeaseState, n_accepted: int, n_replayed: int
+) -> ReportReceipt:
+    query = select(func.count()).select_from(estimates).where(estimates.c.lease_id == lease_id)
+    n_open = (await conn.execute(query)).scalar_one()
+    return ReportReceipt(lease_id=lease_id, state=state, n_accepted=n_accepted, n_replayed=n_replayed, n_open=n_open)
+
+
+async def _profile_body(conn: AsyncConnection, profile_id: str) -> dict[str, Any]:
+    row = rows_as_dicts(await conn.execute(select(profiles).where(profiles.c.profile_id == profile_id)))[0]
+    return {**row["body"], "profile_id": profile_id, "created_at": row["created_at"]}
+
+
+async def _sources(
+    conn: AsyncConnection, lease: dict[str, Any], measurement: dict[str, Any], ids: Sequence[int]
+) -> dict[int, ObservationSource]:
+    c = estimates.c
+    query = select(c.problem_id, c.holdout_key).where(
+        c.measurement_id == lease["measurement_id"], c.problem_id.in_(ids)
+    )
+    threshold, audit = holdout_threshold(measurement["holdout_share"]), set(lease["audit_ids"])
+    sources = {}
+    for row in await conn.execute(query):
+        trained = ObservationSource.AUDIT if row.problem_id in audit else ObservationSource.OLDEST
+        sources[row.problem_id] = ObservationSource.HOLDOUT if row.holdout_key < threshold else trained
+    return sources
+
+
+def _rollout_rows(groups: Sequence[RolloutGroup], observation_ids: dict[int, int]) -> list[dict[str, Any]]:
+    return [
+        {
+            "observation_id": observation_ids[group.problem_id],
+            "position": position,
+            **{name: _storable(value) for name, value in rollout.model_dump().items()},
+        }
+        for group in groups
+        for position, rollout in enumerate(group.rollouts)
+    ]
+
+
+def _storable(value: Any) -> Any:
+    """PostgreSQL stores no NUL character: it becomes U+FFFD."""
+    return value.replace("\x00", "\ufffd") if isinstance(value, str) and "\x00" in value else value

@@ -1,0 +1,151 @@
+"""Students, checkpoints and sampling profiles in the database."""
+
+import datetime as dt
+from typing import Any
+
+from sqlalchemy import func, insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.db.engine import Database
+from app.db.tables import checkpoints, profiles, students
+from app.db.transaction import reads, rows_as_dicts, writes
+from app.errors import Invalid, NotFound
+from app.http.idempotency import Idempotency
+from paced.wire import Checkpoint, CheckpointCreate, Profile, Student
+
+
+class StudentStore:
+    """Every statement on students, checkpoints and profiles."""
+
+    def __init__(self, db: Database) -> None:
+        self.db = db
+
+    @writes
+    async def create(self, conn: AsyncConnection, wanted: Student) -> Student:
+        """Store a student, or return the one of that name."""
+        known = await _student(conn, wanted.name)
+        if known is not None:
+            return known
+        await conn.execute(insert(students).values(**wanted.model_dump(exclude={"latest_checkpoint"})))
+        return wanted
+
+    @reads
+    async def get(self, conn: AsyncConnection, name: str) -> Student:
+        """One student; NotFound when there is none."""
+        return _present(name, await _student(conn, name))
+
+    @reads
+    async def page(self, conn: AsyncConnection, after: str | None, limit: int) -> list[Student]:
+        """Students by name."""
+        query = select(students.c.name).order_by(students.c.name).limit(limit)
+        if after is not None:
+            query = query.where(students.c.name > after)
+        names = [row.name for row in await conn.execute(query)]
+        return [_present(name, await _student(conn, name)) for name in names]
+
+    @writes
+    async def add_checkpoint(
+        self, conn: AsyncConnection, name: str, body: CheckpointCreate, identity: Idempotency, now: dt.datetime
+    ) -> Checkpoint:
+        """Give new weights the next index; the same Idempotency-Key returns the same checkpoint."""
+        locked = await conn.execute(select(students.c.name).where(students.c.name == name).with_for_update())
+        if locked.first() is None:
+            _present(name, None)
+        known = await _checkpoint_of_key(conn, name, identity)
+        if known is not None:
+            return known
+        c = checkpoints.c
+        newest = (await conn.execute(select(func.max(c.index)).where(c.student == name))).scalar()
+        index = 0 if newest is None else newest + 1
+        if body.parent_index is not None and body.parent_index >= index:
+            raise Invalid(
+                f"student {name!r} has no checkpoint {body.parent_index} to descend from", code="no_such_parent"
+            )
+        made = Checkpoint(student=name, index=index, **body.model_dump(), created_at=now)
+        extra = {"idempotency_key": identity.key, "request_hash": identity.request_hash}
+        await conn.execute(insert(checkpoints).values(**made.model_dump(), **extra))
+        return made
+
+    @reads
+    async def checkpoints(self, conn: AsyncConnection, name: str, after: int, limit: int) -> list[Checkpoint]:
+        """Checkpoints of a student above an index, oldest first."""
+        _present(name, await _student(conn, name))
+        c = checkpoints.c
+        query = select(checkpoints).where(c.student == name, c.index > after).order_by(c.index).limit(limit)
+        return [Checkpoint.model_validate(row) for row in rows_as_dicts(await conn.execute(query))]
+
+    @writes
+    async def create_profile(self, conn: AsyncConnection, wanted: Profile) -> Profile:
+        """Store a profile, or return the one with that hash."""
+        known = await _profile(conn, wanted.profile_id)
+        if known is not None:
+            return known
+        body = wanted.model_dump(mode="json", exclude={"profile_id", "created_at"})
+        row = {"profile_id": wanted.profile_id, "body": body, "created_at": wanted.created_at}
+        await conn.execute(insert(profiles).values(**row))
+        return wanted
+
+    @reads
+    async def profile(self, conn: AsyncConnection, profile_id: str) -> Profile:
+        """One profile; NotFound when there is none."""
+        found = await _profile(conn, profile_id)
+        if found is None:
+            raise NotFound(f"there is no sampling profile {profile_id!r}; POST /v1/sampling-profiles makes one")
+        return found
+
+    @reads
+    async def profiles(self, conn: AsyncConnection, after: str | None, limit: int) -> list[Profile]:
+        """Profiles by id."""
+        query = select(profiles).order_by(profiles.c.profile_id).limit(limit)
+        if after is not None:
+            query = query.where(profiles.c.profile_id > after)
+        return [_profile_from(row) for row in rows_as_dicts(await conn.execute(query))]
+
+
+async def latest_checkpoint(conn: AsyncConnection, student: str) -> Checkpoint | None:
+    """The newest checkpoint of a student."""
+    c = checkpoints.c
+    query = select(checkpoints).where(c.student == student).order_by(c.index.desc()).limit(1)
+    row = (await conn.execute(query)).mappings().first()
+    return None if row is None else Checkpoint.model_validate(dict(row))
+
+
+async def checkpoint_at(conn: AsyncConnection, student: str, index: int) -> Checkpoint:
+    """A checkpoint that is known to be there."""
+    query = select(checkpoints).where(checkpoints.c.student == student, checkpoints.c.index == index)
+    return Checkpoint.model_validate(dict((await conn.execute(query)).mappings().one()))
+
+
+async def _student(conn: AsyncConnection, name: str) -> Student | None:
+    row = (await conn.execute(select(students).where(students.c.name == name))).mappings().first()
+    if row is None:
+        return None
+    return Student.model_validate({**row, "latest_checkpoint": await latest_checkpoint(conn, name)})
+
+
+async def _checkpoint_of_key(conn: AsyncConnection, name: str, identity: Idempotency) -> Checkpoint | None:
+    if identity.key is None:
+        return None
+    c = checkpoints.c
+    query = select(checkpoints).where(c.student == name, c.idempotency_key == identity.key)
+    row = (await conn.execute(query)).mappings().first()
+    if row is None:
+        return None
+    identity.check(row["request_hash"])
+    return Checkpoint.model_validate(dict(row))
+
+
+async def _profile(conn: AsyncConnection, profile_id: str) -> Profile | None:
+    row = (await conn.execute(select(profiles).where(profiles.c.profile_id == profile_id))).mappings().first()
+    return None if row is None else _profile_from(dict(row))
+
+
+def _profile_from(row: dict[str, Any]) -> Profile:
+    body = row["body"]
+    return Profile.model_validate({**body, "profile_id": row["profile_id"], "created_at": row["created_at"]})
+
+
+def _present(name: str, found: Student | None) -> Student:
+    if found is None:
+        raise NotFound(f"there is no student {name!r}; POST /v1/students makes one")
+    return found

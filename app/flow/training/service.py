@@ -1,0 +1,67 @@
+"""Training jobs: what they are, how they go, and what their teachers say."""
+
+from app.clock import Clock
+from app.errors import Conflict
+from app.flow.training.store import TrainingStore
+from app.ids import new_id
+from paced.wire import (
+    MetricPoint,
+    Metrics,
+    Run,
+    RunCreate,
+    RunState,
+    RunUpdate,
+    TeacherReferences,
+    TeacherReferencesQuery,
+)
+
+
+class TrainingService:
+    """Stage 7 of the flow."""
+
+    def __init__(self, store: TrainingStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    async def create(self, body: RunCreate) -> Run:
+        """Register a run; the same one again is returned, another of that name refused."""
+        now = self._clock()
+        fields = {"run_id": new_id("run"), "state": RunState.RUNNING, "last_step": None}
+        wanted = Run.model_validate({**fields, **body.model_dump(), "created_at": now, "updated_at": now})
+        stored = await self._store.create(wanted)
+        if stored.config != wanted.config:
+            raise Conflict(
+                f"curriculum {body.curriculum_id} has a run {body.name!r} with another configuration; "
+                "take another name, or the same configuration to resume it",
+                code="already_exists",
+                run_id=stored.run_id,
+            )
+        return stored
+
+    async def get(self, run_id: str) -> Run:
+        """One run."""
+        return await self._store.get(run_id)
+
+    async def page(self, curriculum_id: str | None, after: str | None, limit: int) -> list[Run]:
+        """Runs by id."""
+        return await self._store.page(curriculum_id, after, limit)
+
+    async def update(self, run_id: str, body: RunUpdate) -> Run:
+        """Say how a run ended."""
+        return await self._store.set_state(run_id, body.state, self._clock())
+
+    async def append(self, run_id: str, body: Metrics) -> Run:
+        """Store metrics."""
+        return await self._store.append(run_id, body.points, self._clock())
+
+    async def metrics(self, run_id: str, after: int | None, limit: int) -> list[MetricPoint]:
+        """Metrics by step."""
+        return await self._store.metrics(run_id, -1 if after is None else after, limit)
+
+    async def put_references(self, body: TeacherReferences) -> None:
+        """Store teacher texts."""
+        await self._store.put_references(body, self._clock())
+
+    async def references(self, body: TeacherReferencesQuery) -> TeacherReferences:
+        """Stored teacher texts."""
+        return TeacherReferences(teacher=body.teacher, references=await self._store.references(body))

@@ -1,0 +1,157 @@
+"""The composition root: settings in, one FastAPI application out."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from starlette.responses import Response
+
+from app import telemetry
+from app.auth.api import router as keys_router
+from app.auth.guard import AuthMiddleware, requires
+from app.auth.service import KeyService, private_text
+from app.auth.store import KeyStore
+from app.clock import Clock, utc_now
+from app.db.engine import Database
+from app.db.migrate import ensure_current
+from app.flow.batches.api import router as batches_router
+from app.flow.batches.service import BatchService
+from app.flow.batches.store import BatchStore
+from app.flow.curricula.api import router as curricula_router
+from app.flow.curricula.service import CurriculumService
+from app.flow.curricula.store import CurriculumStore
+from app.flow.estimates.api import router as estimates_router
+from app.flow.estimates.pools import Pools
+from app.flow.estimates.service import EstimateService
+from app.flow.estimates.store import EstimateStore
+from app.flow.problems.api import router as problems_router
+from app.flow.problems.service import ProblemService
+from app.flow.problems.store import ProblemStore
+from app.flow.rollouts.api import router as rollouts_router
+from app.flow.rollouts.measurements import MeasurementStore
+from app.flow.rollouts.service import RolloutService
+from app.flow.rollouts.store import LeaseStore
+from app.flow.students.api import router as students_router
+from app.flow.students.service import StudentService
+from app.flow.students.store import StudentStore
+from app.flow.training.api import router as training_router
+from app.flow.training.service import TrainingService
+from app.flow.training.store import TrainingStore
+from app.http import problem_json
+from app.http.etag import EtagMiddleware
+from app.http.limits import BodyLimitMiddleware
+from app.settings import Settings
+from paced import __version__
+from paced.wire import ProblemDetail, Scope
+
+log = structlog.get_logger()
+ROUTERS = (
+    problems_router,
+    students_router,
+    rollouts_router,
+    estimates_router,
+    curricula_router,
+    batches_router,
+    training_router,
+    keys_router,
+)
+ERRORS: dict[int | str, dict[str, Any]] = {
+    "default": {
+        "description": "Problem detail with a stable `code` (RFC 9457)",
+        "model": ProblemDetail,
+        "content": {"application/problem+json": {}},
+    }
+}
+
+
+def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
+    """The service; it opens the database when it starts and closes it when it stops."""
+    watch = telemetry.Telemetry()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        settings.data.mkdir(parents=True, exist_ok=True)
+        app.state.schema = await asyncio.to_thread(ensure_current, settings.database_url)
+        db = Database(settings.database_url, settings.pool_size)
+        try:
+            wire_up(app, db, settings, clock)
+            await _accept_admin_key(app.state.keys, settings)
+            log.info("ready", database=settings.database_url.render_as_string(), schema=app.state.schema)
+            yield
+        finally:
+            await db.close()
+
+    app = FastAPI(
+        title="PACED",
+        version=__version__,
+        summary="Serves Beta-weighted batches of the problems that a student is about to learn.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        responses=ERRORS,
+    )
+    app.state.settings = settings
+    problem_json.install(app)
+    for router in ROUTERS:
+        app.include_router(router)
+    _add_health(app, watch)
+    app.add_middleware(EtagMiddleware)
+    app.add_middleware(BodyLimitMiddleware, max_body_mb=settings.max_body_mb, max_import_mb=settings.max_import_mb)
+    app.add_middleware(AuthMiddleware)
+    app.add_middleware(telemetry.TelemetryMiddleware, telemetry=watch)
+    return app
+
+
+def wire_up(app: FastAPI, db: Database, settings: Settings, clock: Clock) -> None:
+    """Build the stages, left to right, and put them into the application's state."""
+    state = app.state
+    pepper = settings.secret or private_text(settings.data / "secret", secrets.token_urlsafe(32))
+    state.db = db
+    state.keys = KeyService(KeyStore(db), pepper, clock)
+    student_store, curriculum_store = StudentStore(db), CurriculumStore(db)
+    estimate_store = EstimateStore(db)
+    state.estimates = EstimateService(estimate_store, Pools(estimate_store))
+    state.problems = ProblemService(ProblemStore(db), clock, settings.data / "spool")
+    state.students = StudentService(student_store, clock)
+    leases = LeaseStore(db, state.estimates)
+    state.rollouts = RolloutService(
+        MeasurementStore(db), leases, student_store, state.estimates, clock, settings.idle_retry_s
+    )
+    state.curricula = CurriculumService(curriculum_store, state.rollouts, clock)
+    batches = BatchStore(db, state.estimates)
+    state.batches = BatchService(batches, curriculum_store, state.estimates, student_store, clock)
+    state.training = TrainingService(TrainingStore(db), clock)
+
+
+async def _accept_admin_key(keys: KeyService, settings: Settings) -> None:
+    key = settings.admin_key or private_text(settings.data / "admin.key", secrets.token_urlsafe(32))
+    await keys.accept(key, "admin")
+
+
+def _add_health(app: FastAPI, watch: telemetry.Telemetry) -> None:
+    @app.get("/healthz", tags=["health"], operation_id="healthz")
+    async def healthz() -> dict[str, str]:
+        """The process answers."""
+        return {"status": "ok"}
+
+    @app.get("/readyz", tags=["health"], operation_id="readyz")
+    async def readyz(request: Request) -> dict[str, str]:
+        """The database answers and has the right schema."""
+        db: Database = request.app.state.db
+        async with db.reading() as conn:
+            await conn.exec_driver_sql("SELECT 1")
+        return {
+            "status": "ready",
+            "version": __version__,
+            "schema": request.app.state.schema,
+            "database": "sqlite" if db.is_sqlite else "postgresql",
+        }
+
+    @app.get("/metrics", tags=["health"], operation_id="metrics", dependencies=[requires(Scope.READ)])
+    async def metrics() -> Response:
+        """Prometheus metrics of this process."""
+        return Response(watch.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

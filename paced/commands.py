@@ -1,0 +1,171 @@
+"""Commands that need only the client: import, keys, export, doctor."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from paced import wire
+from paced.client import Client
+from paced.doctor import examine
+from paced.export import Format, write_rows
+
+Url = Annotated[str | None, typer.Option("--url", help="Address of the service", envvar="PACED_URL")]
+Key = Annotated[
+    str | None, typer.Option("--key", help="API key; a local service's first key if left out", envvar="PACED_KEY")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text")]
+console = Console(stderr=True)
+
+
+def register(cli: typer.Typer) -> None:
+    """Add the commands."""
+    cli.command("import")(import_)
+    cli.command()(export)
+    cli.command()(doctor)
+    keys = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
+    keys.command("create")(create_key)
+    keys.command("list")(list_keys)
+    keys.command("revoke")(revoke_key)
+    cli.add_typer(keys, name="keys")
+
+
+def answer(value: Any, as_json: bool) -> None:
+    """Print a result: JSON on standard output, or text."""
+    if as_json:
+        typer.echo(json.dumps(value, default=str))
+    else:
+        Console().print(value)
+
+
+def import_(
+    file: Annotated[
+        Path, typer.Argument(help="JSONL, CSV or Parquet, each optionally gzipped", exists=True, dir_okay=False)
+    ],
+    problem_set: Annotated[str, typer.Option("--set", help="Problem set to import into; made if it is not there")],
+    grader: Annotated[wire.GraderName, typer.Option(help="How answers of a new set are judged")] = wire.GraderName.MATH,
+    prompt_field: Annotated[str | None, typer.Option(help="Field of the prompt, if it is not detected")] = None,
+    answer_field: Annotated[str | None, typer.Option(help="Field of the reference answer")] = None,
+    tags_field: Annotated[str | None, typer.Option(help="Field of the tags")] = None,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Import a file of problems. Good rows are kept, each refused one is named with its line and reason.
+
+    Exit code 0 if every row was imported or a twin, 3 if some were refused.
+    """
+    with Client(url, key) as client, console.status(f"importing {file.name}"):
+        _ensure_set(client, problem_set, grader)
+        report = client.import_problems(
+            problem_set, file, prompt_field=prompt_field, answer_field=answer_field, tags_field=tags_field
+        )
+    if as_json:
+        typer.echo(report.model_dump_json())
+    else:
+        _show_report(report)
+    if report.n_refused:
+        raise typer.Exit(3)
+
+
+def _ensure_set(client: Client, name: str, grader: wire.GraderName) -> None:
+    from paced.errors import NotFound
+
+    try:
+        client.problem_set(name)
+    except NotFound:
+        client.create_problem_set(wire.ProblemSetCreate(name=name, grader=grader))
+
+
+def _show_report(report: wire.ImportReport) -> None:
+    out = Console(soft_wrap=True)
+    out.print(
+        f"[bold]{report.n_imported}[/] imported, {report.n_twins} twins, {report.n_refused} refused "
+        f"of {report.n_rows} rows in {report.duration_s:.1f} s ({report.format}, read as {report.shape})"
+    )
+    for refusal in report.refusals[:20]:
+        out.print(f"  {refusal.file}:{refusal.line}: {refusal.reason} [{refusal.code}]", markup=False)
+    if report.n_refused > 20:
+        out.print(f"  ... and {report.n_refused - 20} more; `--json` lists them")
+
+
+def export(
+    measurement: Annotated[str, typer.Argument(help="Measurement id, such as mea_1")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write")],
+    file_format: Annotated[Format | None, typer.Option("--format", help="By the file's ending if left out")] = None,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the problems of a measurement with their pass rates to a JSONL, CSV or Parquet file."""
+    with Client(url, key) as client:
+        found = client.measurement(measurement)
+        n_rows = write_rows(output, file_format, _export_rows(client, found))
+    answer({"file": str(output), "n_rows": n_rows} if as_json else f"{n_rows} rows written to {output}", as_json)
+
+
+def _export_rows(client: Client, measurement: wire.Measurement) -> Iterator[dict[str, Any]]:
+    estimates = client.estimates(measurement.measurement_id, limit=1000)
+    problems = client.problems(measurement.problem_set, limit=1000)
+    for estimate, problem in zip(estimates, problems, strict=False):
+        yield {**problem.model_dump(mode="json"), **estimate.model_dump(mode="json")}
+
+
+def doctor(url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
+    """Say what is wrong with this installation and its service, and how to mend it. Exit code 1 on a fault."""
+    findings = examine(url, key)
+    if as_json:
+        typer.echo(json.dumps([finding.as_dict() for finding in findings]))
+    else:
+        table = Table("", "check", "found", "what to do", box=None)
+        for finding in findings:
+            mark = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "fault": "[red]fault[/]"}[finding.level]
+            table.add_row(mark, finding.check, finding.found, finding.advice)
+        Console().print(table)
+    if any(finding.level == "fault" for finding in findings):
+        raise typer.Exit(1)
+
+
+def create_key(
+    name: Annotated[str, typer.Argument(help="What or who uses the key")],
+    scope: Annotated[list[wire.Scope], typer.Option(help="Repeat for several")],
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make an API key; its secret is shown this once."""
+    with Client(url, key) as client:
+        made = client.create_key(wire.KeyCreate(name=name, scopes=scope))
+    typer.echo(made.model_dump_json() if as_json else made.secret)
+    if not as_json and sys.stdout.isatty():
+        console.print(f"key {made.key_id}; keep the secret, it is not shown again")
+
+
+def list_keys(url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
+    """List the keys in use."""
+    with Client(url, key) as client:
+        keys = list(client.keys())
+    if as_json:
+        typer.echo(json.dumps([item.model_dump(mode="json") for item in keys]))
+        return
+    table = Table("key", "name", "scopes", "made", box=None)
+    for item in keys:
+        table.add_row(item.key_id, item.name, " ".join(item.scopes), f"{item.created_at:%Y-%m-%d %H:%M}")
+    Console().print(table)
+
+
+def revoke_key(
+    key_id: Annotated[str, typer.Argument(help="Key id, such as key_6nTz")],
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key useless."""
+    with Client(url, key) as client:
+        client.revoke_key(key_id)
+    answer({"revoked": key_id} if as_json else f"{key_id} revoked", as_json)

@@ -1,0 +1,86 @@
+"""What a pool has done: counts by verdict, seconds by grader, and the answers that took longest."""
+
+import heapq
+import itertools
+import threading
+from collections import Counter
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from paced.wire.problems import GraderName
+from paced.wire.rollouts import Verdict
+
+from .base import Grade
+
+N_SLOWEST = 10
+MAX_HEAD = 200
+
+
+class SlowAnswer(NamedTuple):
+    """An answer that took long to judge: wall seconds, its grader, and how its text begins."""
+
+    seconds: float
+    grader: GraderName
+    head: str
+
+
+@dataclass(frozen=True)
+class PoolStats:
+    """A snapshot; `n_graded` counts every finished task, `n_replaced` processes killed or found dead.
+
+    `n_by_grader` and `seconds_by_grader` show which grader is slow, `slowest` which answers are, slowest first.
+    """
+
+    n_graded: int
+    n_timeouts: int
+    n_replaced: int
+    n_waiting: int
+    n_by_verdict: dict[Verdict, int]
+    n_by_grader: dict[GraderName, int]
+    seconds_by_grader: dict[GraderName, float]
+    slowest: list[SlowAnswer]
+
+
+class Tally:
+    """Counts what the pool's threads report; safe from any thread."""
+
+    def __init__(self) -> None:
+        """Start from nothing."""
+        self._lock = threading.Lock()
+        self._n_by_verdict: Counter[Verdict] = Counter()
+        self._n_by_grader: Counter[GraderName] = Counter()
+        self._seconds: dict[GraderName, float] = {}
+        self._n_replaced = 0
+        self._order = itertools.count()
+        self._heap: list[tuple[float, int, SlowAnswer]] = []
+
+    def add(self, grader: GraderName, text: str, grade: Grade) -> None:
+        """Count one finished task."""
+        with self._lock:
+            self._n_by_verdict[grade.verdict] += 1
+            self._n_by_grader[grader] += 1
+            self._seconds[grader] = self._seconds.get(grader, 0.0) + grade.seconds
+            entry = (grade.seconds, next(self._order), SlowAnswer(grade.seconds, grader, text[:MAX_HEAD]))
+            if len(self._heap) < N_SLOWEST:
+                heapq.heappush(self._heap, entry)
+            else:
+                heapq.heappushpop(self._heap, entry)
+
+    def count_replaced(self) -> None:
+        """Count one process that was killed or found dead."""
+        with self._lock:
+            self._n_replaced += 1
+
+    def snapshot(self, n_waiting: int) -> PoolStats:
+        """Return the counts of this moment."""
+        with self._lock:
+            return PoolStats(
+                n_graded=self._n_by_verdict.total(),
+                n_timeouts=self._n_by_verdict[Verdict.TIMEOUT],
+                n_replaced=self._n_replaced,
+                n_waiting=n_waiting,
+                n_by_verdict=dict(self._n_by_verdict),
+                n_by_grader=dict(self._n_by_grader),
+                seconds_by_grader=dict(self._seconds),
+                slowest=[slow for _, _, slow in sorted(self._heap, reverse=True)],
+            )

@@ -59,6 +59,11 @@ class Client:
         """Where the service is."""
         return self._transport.url
 
+    @property
+    def key(self) -> str | None:
+        """The API key in use."""
+        return self._transport.key
+
     # -- 1 problems
 
     def create_problem_set(self, body: wire.ProblemSetCreate) -> wire.ProblemSet:

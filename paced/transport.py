@@ -50,6 +50,7 @@ class Transport:
     ) -> None:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.url = url.rstrip("/")
+        self.key = key
         self.retry_s = retry_s
         self._http = httpx2.Client(base_url=self.url, headers=headers, timeout=timeout_s, transport=http_transport)
 

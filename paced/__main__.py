@@ -1,0 +1,5 @@
+"""`python -m paced` is the same as `paced`."""
+
+from paced.cli import main
+
+main()

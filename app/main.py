@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from app import telemetry
 from app.auth.api import router as keys_router
@@ -18,6 +18,7 @@ from app.auth.store import KeyStore
 from app.clock import Clock, utc_now
 from app.db.engine import Database
 from app.db.migrate import ensure_current
+from app.flow import STAGES
 from app.flow.batches.api import router as batches_router
 from app.flow.batches.service import BatchService
 from app.flow.batches.store import BatchStore
@@ -41,12 +42,12 @@ from app.flow.students.store import StudentStore
 from app.flow.training.api import router as training_router
 from app.flow.training.service import TrainingService
 from app.flow.training.store import TrainingStore
-from app.http import problem_json
+from app.http import document, problem_json
 from app.http.etag import EtagMiddleware
 from app.http.limits import BodyLimitMiddleware
 from app.settings import Settings
 from paced import __version__
-from paced.wire import ProblemDetail, Scope
+from paced.wire import Scope
 
 log = structlog.get_logger()
 ROUTERS = (
@@ -59,13 +60,7 @@ ROUTERS = (
     training_router,
     keys_router,
 )
-ERRORS: dict[int | str, dict[str, Any]] = {
-    "default": {
-        "description": "Problem detail with a stable `code` (RFC 9457)",
-        "model": ProblemDetail,
-        "content": {"application/problem+json": {}},
-    }
-}
+TAGS = [{"name": f"{place} {stage}", "description": what} for place, (stage, what) in enumerate(STAGES.items(), 1)]
 
 
 def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
@@ -92,13 +87,16 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        responses=ERRORS,
+        responses=document.ERRORS,
+        openapi_tags=[*TAGS, {"name": "keys"}, {"name": "health"}],
+        redirect_slashes=False,
     )
     app.state.settings = settings
     problem_json.install(app)
     for router in ROUTERS:
         app.include_router(router)
     _add_health(app, watch)
+    document.install(app)
     app.add_middleware(EtagMiddleware)
     app.add_middleware(BodyLimitMiddleware, max_body_mb=settings.max_body_mb, max_import_mb=settings.max_import_mb)
     app.add_middleware(AuthMiddleware)
@@ -133,12 +131,14 @@ async def _accept_admin_key(keys: KeyService, settings: Settings) -> None:
 
 
 def _add_health(app: FastAPI, watch: telemetry.Telemetry) -> None:
-    @app.get("/healthz", tags=["health"], operation_id="healthz")
+    @app.get("/healthz", tags=["health"], operation_id="healthz", responses=_shown(status="ok"))
     async def healthz() -> dict[str, str]:
         """The process answers."""
         return {"status": "ok"}
 
-    @app.get("/readyz", tags=["health"], operation_id="readyz")
+    ready = _shown(status="ready", version=__version__, schema="0001", database="sqlite")
+
+    @app.get("/readyz", tags=["health"], operation_id="readyz", responses=ready)
     async def readyz(request: Request) -> dict[str, str]:
         """The database answers and has the right schema."""
         db: Database = request.app.state.db
@@ -151,7 +151,20 @@ def _add_health(app: FastAPI, watch: telemetry.Telemetry) -> None:
             "database": "sqlite" if db.is_sqlite else "postgresql",
         }
 
-    @app.get("/metrics", tags=["health"], operation_id="metrics", dependencies=[requires(Scope.READ)])
+    text = {"text/plain": {"example": 'paced_http_requests_total{method="GET",route="/healthz",status="200"} 1.0'}}
+
+    @app.get(
+        "/metrics",
+        tags=["health"],
+        operation_id="metrics",
+        dependencies=[requires(Scope.READ)],
+        response_class=PlainTextResponse,
+        responses={200: {"content": text}},
+    )
     async def metrics() -> Response:
         """Prometheus metrics of this process."""
         return Response(watch.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _shown(**example: str) -> dict[int | str, dict[str, Any]]:
+    return {200: {"content": {"application/json": {"example": example}}}}

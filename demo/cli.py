@@ -38,7 +38,7 @@ def demo(
     copy of the student that sees the answers as teacher. About 20 minutes on 2 CPU cores. Ctrl-C stops it; the
     same command goes on where it stopped.
     """
-    from demo.flow import OWN_PROBLEMS, Plan, keep_minutes, run
+    from demo.flow import OWN_PROBLEMS, Plan, keep_minutes, run_demo
     from demo.processes import ChildFailed, Children
     from demo.report import show
 
@@ -50,7 +50,7 @@ def demo(
     data.mkdir(parents=True, exist_ok=True)
     try:
         with Children(data / "logs") as children:
-            client, report = run(plan, children, lambda line: notes.print(f"· {line}", highlight=False))
+            client, report = run_demo(plan, children, lambda line: notes.print(f"· {line}", highlight=False))
             if not as_json:
                 show(report, Console())
             if leave:

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from demo import arithmetic
 from demo.model import smollm2_folder
-from demo.processes import Children, first_json_line, free_port
+from demo.processes import ChildFailed, Children, first_json_line, free_port
 from demo.report import Report, build
 from paced import Client, wire
 
@@ -45,7 +45,6 @@ class World:
 
     model: Path
     curriculum: wire.Curriculum
-    run: wire.Run
 
 
 def start_service(plan: Plan, children: Children) -> Client:
@@ -97,11 +96,12 @@ def prepare(plan: Plan, client: Client, say: Callable[[str], None]) -> World:
             holdout_share=0.3,
         )
     )
-    return World(model, curriculum, _run(client, curriculum))
+    return World(model, curriculum)
 
 
-def _run(client: Client, curriculum: wire.Curriculum) -> wire.Run:
-    return client.create_run(wire.RunCreate(curriculum_id=curriculum.curriculum_id, name="demo"))
+def training_run(client: Client, world: World) -> wire.Run | None:
+    """The trainer's run, once it has registered it."""
+    return next(client.runs(world.curriculum.curriculum_id), None)
 
 
 def start_worker(client: Client, children: Children, world: World) -> None:
@@ -115,7 +115,7 @@ def start_trainer(plan: Plan, client: Client, children: Children, world: World) 
     arguments = (
         "distill",
         *("--curriculum", world.curriculum.curriculum_id),
-        *("--run", world.run.name),
+        *("--run", "demo"),
         *("--student", str(world.model.resolve())),
         *("--teacher", "self"),
         *("--out", str((plan.data / "run").resolve())),
@@ -148,8 +148,8 @@ def watch_training(plan: Plan, client: Client, children: Children, world: World,
     steps = progress.add_task("distilling", total=plan.n_steps)
     measuring: dict[int, TaskID] = {}
     while children.is_running("distill"):
-        run = client.run(world.run.run_id)
-        done = 0 if run.last_step is None else run.last_step + 1
+        run = training_run(client, world)
+        done = 0 if run is None or run.last_step is None else run.last_step + 1
         progress.update(steps, completed=done, description=_stage(plan, done))
         _show_measuring(client, world, progress, measuring)
         children.check("rollout")
@@ -180,7 +180,7 @@ def make_progress() -> Progress:
     return Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True))
 
 
-def run(plan: Plan, children: Children, say: Callable[[str], None]) -> tuple[Client, Report]:
+def run_demo(plan: Plan, children: Children, say: Callable[[str], None]) -> tuple[Client, Report]:
     """The whole loop: measure, train forward, measure, train reverse, measure."""
     started = time.monotonic() - _minutes_before(plan) * 60
     client = start_service(plan, children)
@@ -192,12 +192,16 @@ def run(plan: Plan, children: Children, say: Callable[[str], None]) -> tuple[Cli
         first = client.measurement(world.curriculum.measurement_id)
         if first.latest_checkpoint is None or first.latest_checkpoint.index == 0:
             wait_until_measured(client, children, world, progress, "measuring checkpoint 0")
-        if client.run(world.run.run_id).state != wire.RunState.FINISHED:
+        run = training_run(client, world)
+        if run is None or run.state != wire.RunState.FINISHED:
             start_trainer(plan, client, children, world)
             watch_training(plan, client, children, world, progress)
         wait_until_measured(client, children, world, progress, "measuring the last checkpoint")
+        run = training_run(client, world)
+    if run is None:
+        raise ChildFailed(f"the trainer registered no run; see {plan.data / 'logs' / 'distill.log'}")
     minutes = (time.monotonic() - started) / 60
-    return client, build(client, world.curriculum, world.run, minutes)
+    return client, build(client, world.curriculum, run, minutes)
 
 
 def _minutes_before(plan: Plan) -> float:

@@ -82,10 +82,14 @@ class Client:
         """Problems of a set by ordinal; filters `tag` and `search`."""
         return self._paged(f"/v1/problem-sets/{quote(problem_set)}/problems", wire.Problem, **filters)
 
+    def problem(self, problem_set: str, ordinal: int) -> wire.Problem:
+        """One problem by its place in the set."""
+        return self._get(f"/v1/problem-sets/{quote(problem_set)}/problems/{ordinal}", wire.Problem)
+
     def import_problems(self, problem_set: str, path: Path, **options: str | None) -> wire.ImportReport:
         """Stream a file (JSONL, CSV, Parquet, each optionally gzipped) into a set.
 
-        Options: `prompt_field`, `answer_field`, `tags_field`, `source`, `grader`. Rows already there are twins.
+        Options: `prompt_field`, `answer_field`, `tags_field`, `source`. Rows already there are twins.
         """
         query = {name: value for name, value in options.items() if value is not None}
         with path.open("rb") as file:
@@ -128,6 +132,10 @@ class Client:
     def profile(self, profile_id: str) -> wire.Profile:
         """One sampling profile."""
         return self._get(f"/v1/sampling-profiles/{quote(profile_id)}", wire.Profile)
+
+    def profiles(self) -> Iterator[wire.Profile]:
+        """All sampling profiles."""
+        return self._paged("/v1/sampling-profiles", wire.Profile)
 
     # -- 3 rollouts
 
@@ -194,13 +202,7 @@ class Client:
 
     def update_curriculum(self, curriculum_id: str, body: wire.CurriculumUpdate) -> wire.Curriculum:
         """Change a running curriculum; the next draw follows."""
-        content = body.model_dump_json(exclude_none=True)
-        response = self._transport.exchange(
-            "PATCH",
-            f"/v1/curricula/{quote(curriculum_id)}",
-            content=content,
-            headers={"Content-Type": "application/json"},
-        )
+        response = self._exchange_json("PATCH", f"/v1/curricula/{quote(curriculum_id)}", body)
         return wire.Curriculum.model_validate_json(response.content)
 
     # -- 6 batches

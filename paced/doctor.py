@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from paced import wire
 from paced.client import Client
-from paced.errors import ApiError, NotAllowed, Unreachable
+from paced.errors import ApiError, NotAllowed, PacedError, Unreachable
 
 # what each part of the system needs, and the extra that brings it
 PARTS = {
@@ -94,6 +94,9 @@ def _work(client: Client) -> Iterator[Finding]:
         measurements = list(client.measurements())
     except NotAllowed as error:
         yield Finding("fault", "key", error.detail, "set PACED_KEY, or run where the service keeps its data")
+        return
+    except PacedError as error:
+        yield Finding("fault", "service", str(error), "read its log")
         return
     yield Finding("ok", "key", "accepted")
     if not measurements:

@@ -1,18 +1,19 @@
 """Authentication as middleware (every path but the public ones) and scopes as a dependency."""
 
-from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from app.auth.service import KeyService
-from app.errors import Forbidden, Unauthenticated
+from app.errors import AppError, Forbidden
 from app.http.problem_json import from_error
 from paced.wire import Scope
 
+BEARER = HTTPBearer(auto_error=False, description="An API key; `paced keys create` makes one")  # for the document
 PUBLIC_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json"})
 
 
@@ -30,7 +31,7 @@ class AuthMiddleware:
         keys: KeyService = scope["app"].state.keys
         try:
             scopes = await keys.scopes_of(Headers(scope=scope).get("authorization"))
-        except Unauthenticated as error:
+        except AppError as error:
             await from_error(error)(scope, receive, send)
             return
         scope.setdefault("state", {})["scopes"] = scopes
@@ -40,7 +41,7 @@ class AuthMiddleware:
 def requires(needed: Scope) -> Any:
     """A dependency that lets pass only keys with this scope (admin has all)."""
 
-    async def check(request: Request) -> None:
+    async def check(request: Request, _key: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]) -> None:
         scopes: frozenset[Scope] = request.state.scopes
         if needed not in scopes and Scope.ADMIN not in scopes:
             raise Forbidden(
@@ -48,5 +49,4 @@ def requires(needed: Scope) -> Any:
                 scope=needed.value,
             )
 
-    guard: Callable[[Request], Awaitable[None]] = check
-    return Depends(guard)
+    return Depends(check)

@@ -1,4 +1,4 @@
-"""Making and checking keys: `paced_<key id>_<secret>`, stored as HMAC-SHA256 under the service's pepper."""
+"""Making and checking keys: `paced.<key id>.<secret>`, stored as HMAC-SHA256 under the service's pepper."""
 
 import datetime as dt
 import hashlib
@@ -29,6 +29,13 @@ class KeyService:
     def _hash(self, secret: str) -> str:
         return hmac.new(self._pepper, secret.encode(), hashlib.sha256).hexdigest()
 
+    def _key_id(self, secret: str) -> str:
+        parts = secret.split(".")
+        if len(parts) == 3 and parts[0] == "paced":
+            return parts[1]
+        # one chosen by the operator holds no id; another pepper gives another, so no stored hash goes stale
+        return f"key_{self._hash(secret)[:12]}"
+
     async def create(self, body: KeyCreate) -> KeyCreated:
         """Make a key and return its secret, once."""
         key = Key(key_id=new_id("key"), name=body.name, scopes=body.scopes, created_at=self._clock())
@@ -38,8 +45,7 @@ class KeyService:
 
     async def accept(self, secret: str, name: str) -> None:
         """Accept a secret chosen by the operator, as an admin key."""
-        key_id = f"key_{hashlib.sha256(secret.encode()).hexdigest()[:12]}"
-        key = Key(key_id=key_id, name=name, scopes=[Scope.ADMIN], created_at=self._clock())
+        key = Key(key_id=self._key_id(secret), name=name, scopes=[Scope.ADMIN], created_at=self._clock())
         await self._store.add(key, self._hash(secret))
 
     async def scopes_of(self, authorization: str | None) -> frozenset[Scope]:
@@ -48,7 +54,7 @@ class KeyService:
         if scheme.lower() != "bearer" or not secret:
             raise Unauthenticated("send a key as `Authorization: Bearer KEY`; `paced keys create` makes one")
         given = self._hash(secret.strip())
-        key_id = _key_id(secret.strip())
+        key_id = self._key_id(secret.strip())
         known = self._known.get(key_id)
         if known is None or self._clock() - known[2] > CACHE_FOR:
             known = await self._load(key_id)
@@ -72,16 +78,10 @@ class KeyService:
 
     async def revoke(self, key_id: str) -> None:
         """Make a key useless; NotFound when there is none."""
+        is_found = await self._store.revoke(key_id)
         self._known.pop(key_id, None)
-        if not await self._store.revoke(key_id):
+        if not is_found:
             raise NotFound(f"there is no key {key_id!r} in use; `paced keys list` shows them")
-
-
-def _key_id(secret: str) -> str:
-    parts = secret.split(".")
-    if len(parts) == 3 and parts[0] == "paced":
-        return parts[1]
-    return f"key_{hashlib.sha256(secret.encode('utf-8', 'replace')).hexdigest()[:12]}"
 
 
 def private_text(path: Path, made: str) -> str:

@@ -7,15 +7,18 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from sqlalchemy import URL, event
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from app.errors import Busy
+from app.errors import Busy, Invalid
 
 T = TypeVar("T")
 MAX_TRIES = 8
-RETRIED_SQLSTATES = frozenset({"40001", "40P01", "55P03"})  # serialization, deadlock, lock not available
+# serialization, deadlock, lock not available; and a unique key that a twin took between our look and our insert:
+# the next try finds the twin
+RETRIED_SQLSTATES = frozenset({"40001", "40P01", "55P03", "23505"})
+AWAY_CLASSES = frozenset({"08", "3D", "53", "57"})  # connection lost, no such database, out of resources, shut down
 
 
 class Database:
@@ -67,11 +70,26 @@ async def _connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
             yield conn
     except PoolTimeout as error:
         raise Busy("all database connections are in use; try again", retry_after_s=1.0) from error
+    except (DataError, OverflowError) as error:
+        raise Invalid(
+            "the database cannot hold a value of this request: a NUL character, or a number out of range",
+            code="unstorable_value",
+        ) from error
+    except DBAPIError as error:
+        if _is_away(error):
+            raise Busy("the database does not answer; try again", code="no_database", retry_after_s=1.0) from error
+        raise
 
 
 def _is_passing(error: DBAPIError) -> bool:
     sqlstate = getattr(error.orig, "sqlstate", None)
     return sqlstate in RETRIED_SQLSTATES or "database is locked" in str(error.orig)
+
+
+def _is_away(error: DBAPIError) -> bool:
+    sqlstate = getattr(error.orig, "sqlstate", "")  # None where no connection came about; SQLite has none of these
+    is_refused = isinstance(error, OperationalError) and (sqlstate is None or sqlstate[:2] in AWAY_CLASSES)
+    return error.connection_invalidated or is_refused
 
 
 def _sqlite_engine(url: URL, begin: str, pool_size: int) -> AsyncEngine:

@@ -20,11 +20,16 @@ class SchemaMismatch(AppError):
 
 
 def config(url: URL) -> Config:
-    """Alembic's configuration for a database; drivers are swapped for their sync twins."""
+    """Alembic's configuration for a database."""
     made = Config()
     made.set_main_option("script_location", str(SCRIPTS))
-    made.attributes["url"] = url.set(drivername=url.drivername.replace("+aiosqlite", ""))
+    made.attributes["url"] = sync_url(url)
     return made
+
+
+def sync_url(url: URL) -> URL:
+    """The same database for sync use: psycopg does both, aiosqlite does not."""
+    return url.set(drivername=url.drivername.replace("+aiosqlite", ""))
 
 
 def upgrade(url: URL, revision: str = "head") -> None:

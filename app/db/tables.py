@@ -175,11 +175,7 @@ measurements = Table(
     Column("problem_set", ForeignKey("problem_sets.name"), nullable=False),
     Column("profile_id", ForeignKey("profiles.profile_id"), nullable=False),
     Column("n_rollouts", Integer, nullable=False),
-    Column(
-        "holdout_share",
-        Float,
-        nullable=False,
-    ),
+    Column("holdout_share", Float, nullable=False),  # the largest that one of its curricula asks for
     count("n_problems"),  # estimate rows made so far; the set may have grown since
     Column("created_at", UtcDateTime, nullable=False),
     UniqueConstraint("student", "problem_set", "profile_id"),
@@ -350,17 +346,11 @@ curricula = Table(
     Column("name", String(64), nullable=False, unique=True),
     Column("measurement_id", ForeignKey("measurements.measurement_id"), nullable=False),
     Column("preset", one_of(wire.Preset, "preset"), nullable=False),
-    Column(
-        "holdout_share",
-        Float,
-        nullable=False,
-    ),
     Column("seed", Integer, nullable=False),
     Column("version", Integer, nullable=False),
     Column("request_hash", String(64), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     CheckConstraint("version >= 1", name="version"),
-    CheckConstraint("holdout_share >= 0 AND holdout_share < 1", name="holdout_share"),
 )
 
 curriculum_versions = Table(

@@ -1,13 +1,15 @@
 """Decorators that give a store method its transaction: one method, one transaction."""
 
 import functools
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
+from sqlalchemy import ColumnElement, Select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import Database
 
+MAX_VALUES = 10_000  # a statement takes 32,766 parameters on SQLite, 65,535 on PostgreSQL
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -47,6 +49,24 @@ def writes(method: Method[S, P, R]) -> Bound[S, P, R]:
     return call
 
 
+async def rows_in(
+    conn: AsyncConnection, query: Select[Any], column: ColumnElement[Any], values: Sequence[Any]
+) -> list[dict[str, Any]]:
+    """Rows whose column is among values, however many: asked for in chunks, each in the query's order."""
+    found = []
+    for start in range(0, len(values), MAX_VALUES):
+        chunk = values[start : start + MAX_VALUES]
+        found += rows_as_dicts(await conn.execute(query.where(column.in_(chunk))))
+    return found
+
+
+def storable(text: str) -> str:
+    """What a model wrote, as PostgreSQL can store it: a NUL character becomes U+FFFD."""
+    return text.replace("\x00", "\ufffd")
+
+
 def rows_as_dicts(result: Any) -> list[dict[str, Any]]:
     """Rows as plain dictionaries, so that nothing of the database leaves the store."""
-    return [dict(row) for row in result.mappings()]
+    keys = result.keys()
+    names = [(key, str(key)) for key in keys]  # SQLAlchemy's names are a subclass of str that orjson refuses
+    return [{name: row[key] for key, name in names} for row in result.mappings()]

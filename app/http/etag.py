@@ -41,7 +41,7 @@ def _tagged(start: Message, message: Message, wanted: str) -> Message:
         return message
     tag = f'"{hashlib.blake2b(message.get("body", b""), digest_size=12).hexdigest()}"'
     headers["etag"] = tag
-    if tag in {part.strip() for part in wanted.split(",")}:
+    if wanted.strip() == "*" or tag in {part.strip().removeprefix("W/") for part in wanted.split(",")}:
         start["status"] = 304
         del headers["content-length"]
         message = {"type": "http.response.body", "body": b""}

@@ -53,7 +53,16 @@ def page(request: Request, response: Response, items: Sequence[T], limit: int, p
     kept = list(items[:limit])
     cursor = None
     if len(items) > limit:
-        value: Any = getattr(kept[-1], position)
-        cursor = base64.urlsafe_b64encode(orjson.dumps(value)).decode()
-        response.headers["Link"] = f'<{request.url.include_query_params(cursor=cursor)}>; rel="next"'
+        cursor = cursor_at(getattr(kept[-1], position))
+        response.headers.update(link_next(request, cursor))
     return Page(items=kept, next_cursor=cursor)
+
+
+def cursor_at(position: Any) -> str:
+    """The cursor of the page that begins after a position."""
+    return base64.urlsafe_b64encode(orjson.dumps(position)).decode()
+
+
+def link_next(request: Request, cursor: str) -> dict[str, str]:
+    """The header that leads to the next page."""
+    return {"Link": f'<{request.url.include_query_params(cursor=cursor)}>; rel="next"'}

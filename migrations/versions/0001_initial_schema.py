@@ -161,12 +161,10 @@ def upgrade() -> None:
             sa.Enum("default", "paper", "uniform", name="preset", native_enum=False, create_constraint=True, length=32),
             nullable=False,
         ),
-        sa.Column("holdout_share", sa.Float(), nullable=False),
         sa.Column("seed", sa.Integer(), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("request_hash", sa.String(length=64), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.CheckConstraint("holdout_share >= 0 AND holdout_share < 1", name=op.f("ck_curricula_holdout_share")),
         sa.CheckConstraint("version >= 1", name=op.f("ck_curricula_version")),
         sa.ForeignKeyConstraint(
             ["measurement_id"], ["measurements.measurement_id"], name=op.f("fk_curricula_measurement_id")

@@ -4,7 +4,7 @@ Requests refuse unknown fields; resources ignore them, so that an older client r
 Durations end in `_s` (seconds), counts begin with `n_`, times are RFC 3339 in UTC.
 """
 
-from .base import Message, Page, ProblemDetail, Prompt, Request, Resource
+from .base import NO_NUL, Id, Message, Name, Page, ProblemDetail, Prompt, Request, Resource
 from .batches import (
     Batch,
     BatchAck,
@@ -62,6 +62,7 @@ from .training import (
 )
 
 __all__ = [
+    "NO_NUL",
     "Batch",
     "BatchAck",
     "BatchExplanation",
@@ -81,6 +82,7 @@ __all__ = [
     "Frontier",
     "GraderName",
     "HoldoutPoint",
+    "Id",
     "ImportReport",
     "Kernel",
     "Key",
@@ -98,6 +100,7 @@ __all__ = [
     "MetricPoint",
     "Metrics",
     "Mode",
+    "Name",
     "Observation",
     "ObservationSource",
     "Outcome",

@@ -29,7 +29,9 @@ Name = Annotated[
     StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"),
     Field(description="1 to 64 letters, digits, dots, dashes or underscores; it stands in URLs"),
 ]
-Text = Annotated[str, StringConstraints(max_length=1_000_000)]
+NO_NUL = r"^[^\x00]*$"  # PostgreSQL stores no NUL character
+Text = Annotated[str, StringConstraints(max_length=1_000_000, pattern=NO_NUL)]
+Label = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=NO_NUL)]
 ProblemId = Annotated[int, Field(ge=0, lt=2**63)]
 Index = Annotated[int, Field(ge=0, lt=2**31, description="Checkpoint index or step")]
 Count = Annotated[int, Field(ge=0, lt=2**31)]
@@ -46,8 +48,16 @@ class Message(Resource):
 Prompt = str | list[Message]
 
 
+def _page_example(schema: dict[str, Any], page: type[BaseModel]) -> None:
+    item = page.__pydantic_generic_metadata__["args"][0]
+    shown = getattr(item, "model_config", {}).get("json_schema_extra", {})
+    schema["examples"] = [{"items": shown.get("examples", []), "next_cursor": None}]
+
+
 class Page(Resource, Generic[T]):
     """One page of a list; `next_cursor` is null on the last one."""
+
+    model_config = ConfigDict(json_schema_extra=_page_example)
 
     items: list[T]
     next_cursor: str | None = None

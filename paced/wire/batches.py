@@ -9,7 +9,7 @@ from pydantic import Field
 
 from .base import Id, Index, ProblemId, Prompt, Request, Resource, example
 from .curricula import EstimatorConfig, Kernel, Mode, Stage
-from .estimates import Observation
+from .estimates import OBSERVATION, Observation
 
 
 class BatchState(StrEnum):
@@ -171,7 +171,19 @@ class BatchExplanation(Resource):
         gamma=2.0,
         mode="sample",
         n_eligible=300,
-        items=[],
+        items=[
+            {
+                "problem_id": 41,
+                "ordinal": 40,
+                "pass_rate": 0.5,
+                "weight": 0.22,
+                "draw_probability": 0.004,
+                "loss_weight": 0.9,
+                "uniform_probability": 0.0033,
+                "hard_filter_probability": 0.008,
+                "observations": [OBSERVATION],
+            }
+        ],
     )
 
     batch_id: str

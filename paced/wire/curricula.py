@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from .base import Id, Name, Request, Resource, example
 
@@ -65,12 +66,12 @@ class StagePlan(Request):
     """One stage of the schedule; `steps` counts batches, null runs on for ever (last stage only)."""
 
     stage: Stage
-    steps: Annotated[int, Field(ge=1)] | None = None
+    steps: Annotated[int, Field(ge=1, lt=2**31)] | None = None
 
 
 def _check_schedule(schedule: list[StagePlan] | None) -> None:
     if schedule and any(plan.steps is None for plan in schedule[:-1]):
-        raise ValueError("only the last stage of a schedule may leave `steps` open")
+        raise PydanticCustomError("open_stage_inside", "only the last stage of a schedule may leave `steps` open")
 
 
 class CurriculumUpdate(Request):
@@ -116,7 +117,10 @@ class CurriculumCreate(CurriculumUpdate):
 
 
 class Curriculum(Resource):
-    """A curriculum with every field resolved."""
+    """A curriculum with every field resolved.
+
+    The hold-out belongs to the measurement, which its curricula share: `holdout_share` is the largest asked for.
+    """
 
     model_config = example(
         curriculum_id="cur_3hGw",

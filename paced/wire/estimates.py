@@ -2,8 +2,20 @@
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from .base import Resource, example
+
+OBSERVATION: dict[str, Any] = {
+    "observation_id": 812,
+    "problem_id": 41,
+    "checkpoint_index": 1,
+    "source": "audit",
+    "n_passed": 5,
+    "n_counted": 8,
+    "verdicts": {"pass": 5, "fail": 3},
+    "created_at": "2026-11-25T08:00:00Z",
+}
 
 
 class ObservationSource(StrEnum):
@@ -28,28 +40,31 @@ class Observation(Resource):
     created_at: datetime
 
 
+_SHOWN: dict[str, Any] = {
+    "problem_id": 41,
+    "ordinal": 40,
+    "pass_rate": 0.58,
+    "interval": [0.31, 0.83],
+    "n_groups": 2,
+    "n_passed": 9,
+    "n_counted": 16,
+    "last_passed": 5,
+    "last_counted": 8,
+    "checkpoint_index": 1,
+    "measured_at": "2026-11-25T08:00:00Z",
+    "is_holdout": False,
+    "verdicts": {"pass": 9, "fail": 7},
+    "quarantine_reason": None,
+}
+
+
 class Estimate(Resource):
     """The posterior pass rate of one problem; null where it was never measured.
 
     `interval` is the central 90 % of the posterior; `n_groups` counts observations.
     """
 
-    model_config = example(
-        problem_id=41,
-        ordinal=40,
-        pass_rate=0.58,
-        interval=[0.31, 0.83],
-        n_groups=2,
-        n_passed=9,
-        n_counted=16,
-        last_passed=5,
-        last_counted=8,
-        checkpoint_index=1,
-        measured_at="2026-11-25T08:00:00Z",
-        is_holdout=False,
-        verdicts={"pass": 9, "fail": 7},
-        quarantine_reason=None,
-    )
+    model_config = example(**_SHOWN)
 
     problem_id: int
     ordinal: int
@@ -69,6 +84,8 @@ class Estimate(Resource):
 
 class ProblemEstimate(Estimate):
     """An estimate with the observations behind it, newest first."""
+
+    model_config = example(**_SHOWN, observations=[OBSERVATION])
 
     observations: list[Observation]
 

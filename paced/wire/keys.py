@@ -49,7 +49,7 @@ class KeyCreated(Key):
         name="trainer-1",
         scopes=["read", "train"],
         created_at="2026-11-25T08:00:00Z",
-        secret="paced_key_6nTz_0123456789abcdef0123456789abcdef",
+        secret="paced.key_6nTz.0123456789abcdef0123456789abcdef",
     )
 
     secret: str

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from .base import Count, Id, Index, Name, ProblemId, Prompt, Request, Resource, example
+from .base import Count, Id, Index, Label, Name, ProblemId, Prompt, Request, Resource, example
 from .problems import GraderName
 from .students import Checkpoint, Profile
 
@@ -91,7 +91,7 @@ class LeaseClaim(Request):
 
     student: Name
     measurement_id: Id | None = None
-    worker: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    worker: Label
     max_problems: Annotated[int, Field(ge=1, le=4096)] = 32
     ttl_s: Annotated[float, Field(ge=1, le=86_400)] = 120.0
 
@@ -156,7 +156,7 @@ class LeaseToken(Request):
 
     model_config = example(token="1f0c8b1d2a3e4f605f0c8b1d2a3e4f60", ttl_s=120.0)
 
-    token: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    token: Label
     ttl_s: Annotated[float, Field(ge=1, le=86_400)] = 120.0
 
 
@@ -196,7 +196,7 @@ class LeaseReport(Request):
         ],
     )
 
-    token: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    token: Label
     groups: Annotated[list[RolloutGroup], Field(min_length=1, max_length=4096)]
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from .base import Id, Index, Name, Request, Resource, Text, example
+from .base import NO_NUL, Id, Index, Name, Request, Resource, Text, example
 from .problems import GraderName
 
 
@@ -23,7 +23,10 @@ class CheckpointCreate(Request):
 
     model_config = example(uri="/models/smollm2/step-60", parent_index=0, run_id="run_4tYb", step=60)
 
-    uri: Annotated[str, Field(min_length=1, max_length=4096, description="A folder or URL that the workers can read")]
+    uri: Annotated[
+        str,
+        Field(min_length=1, max_length=4096, pattern=NO_NUL, description="A folder or URL that the workers can read"),
+    ]
     parent_index: Index | None = None
     run_id: Id | None = None
     step: Index | None = None
@@ -79,7 +82,7 @@ class ProfileCreate(Request):
     prompt_template: Annotated[str, Field(max_length=100_000, pattern=r"\{prompt\}")] = "{prompt}"
     temperature: Annotated[float, Field(ge=0, le=10)] = 0.6
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
-    top_k: Annotated[int, Field(ge=0, description="0 keeps all tokens")] = 0
+    top_k: Annotated[int, Field(ge=0, lt=2**31, description="0 keeps all tokens")] = 0
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 512
     stop: Annotated[list[str], Field(max_length=16)] = []
     grader: GraderName | None = None

@@ -1,12 +1,13 @@
 """Stage 7: training runs, their metrics, and the teacher's stored texts."""
 
+import json
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, JsonValue, StringConstraints
 
-from .base import Count, Id, Index, Name, ProblemId, Request, Resource, Text, example
+from .base import Count, Id, Index, Label, Name, ProblemId, Request, Resource, example
 from .curricula import Stage
 
 
@@ -18,6 +19,14 @@ class RunState(StrEnum):
     FAILED = "failed"
 
 
+def _encodable(config: dict[str, Any]) -> dict[str, Any]:
+    json.dumps(config, ensure_ascii=False).encode()  # a lone surrogate raises UnicodeEncodeError, a ValueError
+    return config
+
+
+Config = Annotated[dict[str, JsonValue], AfterValidator(_encodable)]
+
+
 class RunCreate(Request):
     """One training job on a curriculum; `config` is the trainer's own record."""
 
@@ -25,7 +34,7 @@ class RunCreate(Request):
 
     curriculum_id: Id
     name: Name
-    config: dict[str, Any] = {}
+    config: Config = {}
 
 
 class RunUpdate(Request):
@@ -63,6 +72,8 @@ class Run(Resource):
 class MetricPoint(Request):
     """Metrics of one optimiser step; sending a step again replaces it."""
 
+    model_config = example(step=0, stage="forward_kl", values={"loss": 0.61, "grad_norm": 1.9})
+
     step: Index
     stage: Stage
     values: dict[Annotated[str, StringConstraints(max_length=64)], float]
@@ -80,7 +91,7 @@ class TeacherReference(Request):
     """One text of the teacher on one problem."""
 
     problem_id: ProblemId
-    text: Text
+    text: Annotated[str, StringConstraints(max_length=1_000_000)]
     n_tokens: Count
     finish_reason: Literal["stop", "length"]
 
@@ -93,7 +104,7 @@ class TeacherReferences(Request):
         references=[{"problem_id": 41, "text": "56", "n_tokens": 3, "finish_reason": "stop"}],
     )
 
-    teacher: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    teacher: Label
     references: Annotated[list[TeacherReference], Field(max_length=4096)]
 
 
@@ -102,5 +113,5 @@ class TeacherReferencesQuery(Request):
 
     model_config = example(teacher="self-with-answer", problem_ids=[41, 7])
 
-    teacher: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    teacher: Label
     problem_ids: Annotated[list[ProblemId], Field(max_length=65_536)]

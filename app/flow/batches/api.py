@@ -1,9 +1,7 @@
 """Routes of stage 6: batches."""
 
-import base64
 from typing import Annotated, Literal, cast
 
-import orjson
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
@@ -11,7 +9,7 @@ from app.auth.guard import requires
 from app.flow.batches.body import encoded
 from app.flow.batches.service import BatchService
 from app.http.idempotency import KeyHeader, idempotency
-from app.http.pages import NoQuery, PageQuery
+from app.http.pages import NoQuery, PageQuery, cursor_at, link_next
 from paced.wire import (
     Batch,
     BatchAck,
@@ -19,6 +17,7 @@ from paced.wire import (
     BatchReceipt,
     BatchRequest,
     BatchState,
+    Id,
     Page,
     Scope,
 )
@@ -36,7 +35,7 @@ class BatchQuery(NoQuery):
 class BatchListQuery(PageQuery):
     """Filters of the batch list."""
 
-    run_id: Annotated[str | None, Field(max_length=64)] = None
+    run_id: Id | None = None
     state: Annotated[BatchState | None, Field(description="As stored; an open batch may be past its time")] = None
 
 
@@ -44,8 +43,8 @@ def _batches(request: Request) -> BatchService:
     return cast("BatchService", request.app.state.batches)
 
 
-def _json(content: object, status_code: int = 200) -> Response:
-    return Response(encoded(content), status_code=status_code, media_type="application/json")
+def _json(content: object, status_code: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(encoded(content), status_code=status_code, media_type="application/json", headers=headers)
 
 
 @router.post(
@@ -72,10 +71,10 @@ async def draw(
 async def listed(request: Request, curriculum_id: str, query: Annotated[BatchListQuery, Query()]) -> Response:
     """Batches of a curriculum, oldest first, ids only."""
     found = await _batches(request).page(curriculum_id, query.run_id, query.state, query.after(int), query.limit + 1)
-    items, cursor = found[: query.limit], None
-    if len(found) > query.limit:
-        cursor = base64.urlsafe_b64encode(orjson.dumps(items[-1]["seq"])).decode()
-    return _json({"items": items, "next_cursor": cursor})
+    items = found[: query.limit]
+    cursor = cursor_at(items[-1]["seq"]) if len(found) > query.limit else None
+    headers = link_next(request, cursor) if cursor else None
+    return _json({"items": items, "next_cursor": cursor}, headers=headers)
 
 
 @router.get("/batches/{batch_id}", operation_id="get_batch", response_model=Batch, dependencies=[READ])

@@ -48,7 +48,7 @@ def draw(
     is_holdout = pool.holdout_keys < holdout_threshold(holdout_share)
     is_quarantined = pool.is_quarantined(now)
     is_in_flight = np.zeros(len(pool), np.bool_)
-    is_in_flight[in_flight] = True
+    is_in_flight[in_flight[in_flight < len(pool)]] = True  # a draw beside this one may know a longer set
     made = weighting(rule, pool.columns, ~(is_holdout | is_quarantined | is_in_flight))
     rows = SAMPLER.draw(made.draw_probability, size, generator(seed, seq))
     is_eligible = made.draw_probability > 0.0

@@ -97,7 +97,8 @@ class BatchService:
         row = await self._store.get(batch_id)
         curriculum = await self._curricula.get(row["curriculum_id"])
         profile = await self._students.profile(curriculum["profile_id"])
-        _check_outcomes(ack.outcomes)
+        latest = (await self._students.get(curriculum["student"])).latest_checkpoint
+        _check_outcomes(ack.outcomes, -1 if latest is None else latest.index)
         groups: list[Group] = [
             from_outcome(outcome, batch_id, is_truncated_fail=profile.is_truncated_fail) for outcome in ack.outcomes
         ]
@@ -152,10 +153,16 @@ def _hard_filter(p: float, n_inside: int) -> float:
     return 1.0 / n_inside if is_inside else 0.0
 
 
-def _check_outcomes(outcomes: list[Outcome]) -> None:
+def _check_outcomes(outcomes: list[Outcome], latest_index: int) -> None:
     ids = [outcome.problem_id for outcome in outcomes]
     if len(set(ids)) < len(ids):
         raise Invalid("a problem stands twice in the outcomes; add its counts up", code="duplicate_group")
     for outcome in outcomes:
         if outcome.n_passed + outcome.n_failed + outcome.n_truncated == 0:
             raise Invalid(f"the outcome of problem {outcome.problem_id} counts no answers", code="empty_outcome")
+        if outcome.checkpoint_index > latest_index:
+            raise Invalid(
+                f"the outcome of problem {outcome.problem_id} names checkpoint {outcome.checkpoint_index}, the newest "
+                f"is {latest_index}; register the weights that answered, or name the ones they came from",
+                code="unknown_checkpoint",
+            )

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import Database
 from app.db.tables import batches, curricula, problems, runs
-from app.db.transaction import reads, rows_as_dicts, writes
+from app.db.transaction import reads, rows_as_dicts, rows_in, writes
 from app.errors import Conflict, Invalid, NotFound
 from app.flow.batches.body import effective_state, unpacked
 from app.flow.batches.drawing import Draw
@@ -108,8 +108,8 @@ class BatchStore:
         """Texts of problems, in the order asked for."""
         c = problems.c
         names = ("problem_id", "prompt", "answer", "grader", "solution", "tags")
-        query = select(*(c[name] for name in names)).where(c.problem_id.in_(problem_ids))
-        by_id = {row["problem_id"]: row for row in rows_as_dicts(await conn.execute(query))}
+        query = select(*(c[name] for name in names))
+        by_id = {row["problem_id"]: row for row in await rows_in(conn, query, c.problem_id, problem_ids)}
         found = [by_id[problem_id] for problem_id in problem_ids]
         return [{**row, "prompt": orjson.loads(row["prompt"])} for row in found]
 

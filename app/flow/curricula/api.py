@@ -3,12 +3,11 @@
 from typing import Annotated, cast
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import Field
 
 from app.auth.guard import requires
 from app.flow.curricula.service import CurriculumService
 from app.http.pages import NoQuery, PageQuery, page
-from paced.wire import Curriculum, CurriculumCreate, CurriculumUpdate, Page, Scope
+from paced.wire import Curriculum, CurriculumCreate, CurriculumUpdate, Name, Page, Scope
 
 router = APIRouter(prefix="/v1/curricula", tags=["5 curricula"])
 READ, TRAIN = requires(Scope.READ), requires(Scope.TRAIN)
@@ -17,8 +16,8 @@ READ, TRAIN = requires(Scope.READ), requires(Scope.TRAIN)
 class CurriculumQuery(PageQuery):
     """Filters of the curriculum list."""
 
-    student: Annotated[str | None, Field(max_length=64)] = None
-    name: Annotated[str | None, Field(max_length=64)] = None
+    student: Name | None = None
+    name: Name | None = None
 
 
 def _curricula(request: Request) -> CurriculumService:

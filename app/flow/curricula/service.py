@@ -34,7 +34,6 @@ class CurriculumService:
             "name": body.name,
             "measurement_id": measurement_number(measurement.measurement_id),
             "preset": body.preset,
-            "holdout_share": body.holdout_share,
             "seed": body.seed,
             "request_hash": request_hash,
             "created_at": self._clock(),

@@ -83,6 +83,7 @@ def _query() -> Select[Any]:
             m.problem_set,
             m.profile_id,
             m.n_rollouts,
+            m.holdout_share,
             problem_sets.c.n_problems,
             v.rule,
         )

@@ -70,10 +70,12 @@ class Pools:
         # a change may commit while the rows are read: it is kept and applied after
         pending: list[Change] = []
         self._pending[measurement_id] = pending
-        pool = Pool.of(await self._store.load(measurement_id, 0))
+        try:
+            pool = Pool.of(await self._store.load(measurement_id, 0))
+        finally:
+            del self._pending[measurement_id]
         for change in pending:
             pool.apply(change)
-        del self._pending[measurement_id]
         self._pools[measurement_id] = pool
         return pool
 

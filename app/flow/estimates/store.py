@@ -1,7 +1,7 @@
 """Observations and the posterior columns they move, in one transaction with whatever reports them."""
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import Database
 from app.db.tables import estimates, observations
-from app.db.transaction import reads, rows_as_dicts, writes
+from app.db.transaction import reads, rows_as_dicts, rows_in, writes
 from app.errors import Invalid, NotFound
 from app.flow.estimates.columns import NAMES, Columns, IntArray, observed
 from app.flow.rollouts.groups import Group, holdout_threshold
@@ -90,6 +90,8 @@ class EstimateStore:
             .where(c.measurement_id == measurement_id, c.ordinal >= from_ordinal)
             .order_by(c.ordinal)
         )
+        # read before the rows, so that it never stands for an observation that they lack
+        watermark = await _watermark(conn, measurement_id)
         rows = (await conn.execute(query)).all()
         arrays = {name: np.array([row[i] for row in rows], _dtype(name)) for i, name in enumerate(names)}
         return LoadedRows(
@@ -98,7 +100,7 @@ class EstimateStore:
             n_groups=arrays["n_groups"],
             quarantined_until=[row.quarantined_until for row in rows],
             columns=Columns(**{name: arrays[name] for name in NAMES}),
-            watermark=await _watermark(conn, measurement_id),
+            watermark=watermark,
         )
 
     @reads
@@ -134,14 +136,14 @@ class EstimateStore:
 
     @reads
     async def observations(
-        self, conn: AsyncConnection, measurement_id: int, problem_ids: Iterable[int], watermark: int | None = None
+        self, conn: AsyncConnection, measurement_id: int, problem_ids: Sequence[int], watermark: int | None = None
     ) -> list[Observation]:
-        """Observations of some problems, newest first, up to a watermark."""
+        """Observations of some problems up to a watermark, the newest of each problem first."""
         c = observations.c
-        query = select(observations).where(c.measurement_id == measurement_id, c.problem_id.in_(list(problem_ids)))
+        query = select(observations).where(c.measurement_id == measurement_id).order_by(c.observation_id.desc())
         if watermark is not None:
             query = query.where(c.observation_id <= watermark)
-        rows = rows_as_dicts(await conn.execute(query.order_by(c.observation_id.desc())))
+        rows = await rows_in(conn, query, c.problem_id, problem_ids)
         return [Observation.model_validate({**row, "verdicts": verdict_counts(row)}) for row in rows]
 
     @reads
@@ -168,8 +170,8 @@ def verdict_counts(row: dict[str, Any]) -> dict[str, int]:
 
 async def _locked_rows(conn: AsyncConnection, measurement_id: int, ids: list[int]) -> dict[int, dict[str, Any]]:
     c = estimates.c
-    query = select(estimates).where(c.measurement_id == measurement_id, c.problem_id.in_(ids)).order_by(c.problem_id)
-    rows = {row["problem_id"]: row for row in rows_as_dicts(await conn.execute(query.with_for_update()))}
+    query = select(estimates).where(c.measurement_id == measurement_id).order_by(c.problem_id).with_for_update()
+    rows = {row["problem_id"]: row for row in await rows_in(conn, query, c.problem_id, ids)}
     strangers = [problem_id for problem_id in ids if problem_id not in rows]
     if strangers:
         raise Invalid(

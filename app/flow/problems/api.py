@@ -10,7 +10,7 @@ from app.flow.problems.drafts import ReadOptions
 from app.flow.problems.service import ProblemService
 from app.http.pages import NoQuery, PageQuery, page
 from app.settings import Settings
-from paced.wire import ImportReport, Page, Problem, ProblemSet, ProblemSetCreate, Scope
+from paced.wire import NO_NUL, ImportReport, Page, Problem, ProblemSet, ProblemSetCreate, Scope
 
 router = APIRouter(prefix="/v1/problem-sets", tags=["1 problems"])
 MIB = 1 << 20
@@ -19,18 +19,20 @@ MIB = 1 << 20
 class ProblemQuery(PageQuery):
     """Filters of the problem list."""
 
-    tag: Annotated[str | None, Field(max_length=200, description="Only problems with this tag")] = None
-    search: Annotated[str | None, Field(max_length=200, description="Only prompts that contain this")] = None
+    tag: Annotated[str | None, Field(max_length=200, pattern=NO_NUL, description="Only problems with this tag")] = None
+    search: Annotated[
+        str | None, Field(max_length=200, pattern=NO_NUL, description="Only prompts that contain this")
+    ] = None
 
 
 class ImportQuery(NoQuery):
     """How to read the uploaded file; fields left out are detected."""
 
-    file_name: Annotated[str, Field(min_length=1, max_length=400)]
+    file_name: Annotated[str, Field(min_length=1, max_length=400, pattern=NO_NUL)]
     prompt_field: Annotated[str | None, Field(max_length=200)] = None
     answer_field: Annotated[str | None, Field(max_length=200)] = None
     tags_field: Annotated[str | None, Field(max_length=200)] = None
-    source: Annotated[str | None, Field(max_length=400)] = None
+    source: Annotated[str | None, Field(max_length=400, pattern=NO_NUL)] = None
 
     def options(self, settings: Settings) -> ReadOptions:
         """Options of the readers."""

@@ -1,6 +1,7 @@
 """Problem sets and problems in the database."""
 
 import datetime as dt
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -121,7 +122,8 @@ class ProblemStore:
         if search:
             wanted.append(c.prompt.icontains(orjson.dumps(search).decode()[1:-1], autoescape=True))
         if tag:
-            wanted.append(c.tags.cast(Text).contains(orjson.dumps(tag).decode(), autoescape=True))
+            # as SQLAlchemy writes JSON
+            wanted.append(c.tags.cast(Text).contains(json.dumps(tag), autoescape=True))
         query = select(problems).where(*wanted).order_by(c.ordinal).limit(limit)
         return [problem_from_row(row) for row in rows_as_dicts(await conn.execute(query))]
 

@@ -3,7 +3,6 @@
 from typing import Annotated, cast
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import Field
 
 from app.auth.guard import requires
 from app.flow.rollouts.measurements import measurement_number
@@ -17,6 +16,7 @@ from paced.wire import (
     LeaseToken,
     Measurement,
     MeasurementCreate,
+    Name,
     Page,
     ReportReceipt,
     Scope,
@@ -29,7 +29,7 @@ READ, ROLLOUT = requires(Scope.READ), requires(Scope.ROLLOUT)
 class MeasurementQuery(PageQuery):
     """Filters of the measurement list."""
 
-    student: Annotated[str | None, Field(max_length=64)] = None
+    student: Name | None = None
 
 
 def _rollouts(request: Request) -> RolloutService:

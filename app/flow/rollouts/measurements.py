@@ -89,7 +89,8 @@ async def sync_rows(conn: AsyncConnection, measurement_id: int) -> None:
         .with_for_update(of=measurements)
     )
     row = (await conn.execute(query)).one()
-    if row.n_total == row.n_problems:
+    # on PostgreSQL the total may be older than the locked row, whose other writer may have gone on further
+    if row.n_total <= row.n_problems:
         return
     zero = {name: literal(0, Integer).label(name) for name in _COUNTS}
     columns = {
@@ -101,7 +102,8 @@ async def sync_rows(conn: AsyncConnection, measurement_id: int) -> None:
         **zero,
     }
     source = select(*columns.values()).where(
-        problems.c.problem_set == row.problem_set, problems.c.ordinal >= row.n_problems
+        problems.c.problem_set == row.problem_set,
+        problems.c.ordinal.between(row.n_problems, row.n_total - 1),
     )
     await conn.execute(insert(estimates).from_select(list(columns), source))
     same = m.measurement_id == measurement_id

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import Database
 from app.db.tables import estimates, leases, observations, problems, profiles, rollouts
-from app.db.transaction import rows_as_dicts, writes
+from app.db.transaction import rows_as_dicts, storable, writes
 from app.errors import Conflict, Invalid, NotFound
 from app.flow.rollouts.groups import from_rollouts, holdout_threshold
 from app.flow.rollouts.measurements import measurement_row, sync_rows
@@ -58,6 +58,7 @@ class LeaseStore:
             return await _lease(conn, known)
         for measurement_id in measurement_ids:
             measurement = await measurement_row(conn, measurement_id)
+            _check_student(measurement, body.student)
             checkpoint = await latest_checkpoint(conn, measurement["student"])
             if checkpoint is None:
                 continue
@@ -222,6 +223,15 @@ async def _lease(conn: AsyncConnection, lease: dict[str, Any]) -> Lease:
     )
 
 
+def _check_student(measurement: dict[str, Any], student: str) -> None:
+    if measurement["student"] != student:
+        raise Invalid(
+            f"measurement {numbered('mea', measurement['measurement_id'])} is of student {measurement['student']!r}, "
+            f"not of {student!r}; claim from a measurement of this student",
+            code="measurement_of_other_student",
+        )
+
+
 def lost(lease: dict[str, Any], why: str) -> Conflict:
     """The caller no longer holds the lease."""
     return Conflict(
@@ -238,7 +248,7 @@ def _held(lease: dict[str, Any], token: str, now: dt.datetime) -> None:
     if lease["state"] != LeaseState.ACTIVE:
         raise lost(lease, f"it is {lease['state']}")
     if lease["expires_at"] <= now:
-        raise lost(lease, f"it expired at {lease['expires_at']:%H:%M:%S} UTC")
+        raise lost({**lease, "state": LeaseState.EXPIRED}, f"it expired at {lease['expires_at']:%H:%M:%S} UTC")
 
 
 async def _locked(conn: AsyncConnection, lease_id: str) -> dict[str, Any]:
@@ -261,7 +271,10 @@ async def _lease_of_key(conn: AsyncConnection, identity: Idempotency) -> dict[st
 
 async def _expire(conn: AsyncConnection, now: dt.datetime) -> None:
     late = (leases.c.state == LeaseState.ACTIVE) & (leases.c.expires_at <= now)
-    await conn.execute(update(leases).where(late).values(state=LeaseState.EXPIRED))
+    statement = update(leases).where(late).values(state=LeaseState.EXPIRED).returning(leases.c.lease_id)
+    expired = [row.lease_id for row in await conn.execute(statement)]
+    if expired:
+        await _clear(conn, estimates.c.lease_id.in_(expired))
 
 
 async def _clear(conn: AsyncConnection, condition: ColumnElement[bool]) -> None:
@@ -310,13 +323,8 @@ def _rollout_rows(groups: Sequence[RolloutGroup], observation_ids: dict[int, int
         {
             "observation_id": observation_ids[group.problem_id],
             "position": position,
-            **{name: _storable(value) for name, value in rollout.model_dump().items()},
+            **{name: storable(value) if isinstance(value, str) else value for name, value in rollout},
         }
         for group in groups
         for position, rollout in enumerate(group.rollouts)
     ]
-
-
-def _storable(value: Any) -> Any:
-    """PostgreSQL stores no NUL character: it becomes U+FFFD."""
-    return value.replace("\x00", "\ufffd") if isinstance(value, str) and "\x00" in value else value

@@ -3,12 +3,12 @@
 from typing import Annotated, cast
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import Field
 
 from app.auth.guard import requires
 from app.flow.training.service import TrainingService
 from app.http.pages import NoQuery, PageQuery, page
 from paced.wire import (
+    Id,
     MetricPoint,
     Metrics,
     Page,
@@ -27,7 +27,7 @@ READ, TRAIN = requires(Scope.READ), requires(Scope.TRAIN)
 class RunQuery(PageQuery):
     """Filters of the run list."""
 
-    curriculum_id: Annotated[str | None, Field(max_length=64)] = None
+    curriculum_id: Id | None = None
 
 
 def _training(request: Request) -> TrainingService:

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import Database
 from app.db.tables import curricula, problems, run_metrics, runs, teacher_references
-from app.db.transaction import reads, rows_as_dicts, writes
+from app.db.transaction import reads, rows_as_dicts, rows_in, storable, writes
 from app.errors import Invalid, NotFound
 from paced.wire import MetricPoint, Run, RunState, TeacherReference, TeacherReferences, TeacherReferencesQuery
 
@@ -79,13 +79,14 @@ class TrainingStore:
     @writes
     async def put_references(self, conn: AsyncConnection, body: TeacherReferences, now: dt.datetime) -> None:
         """Store teacher texts; a text stored before is replaced."""
-        ids = {reference.problem_id for reference in body.references}
-        query = select(problems.c.problem_id).where(problems.c.problem_id.in_(ids))
-        strangers = ids - {row.problem_id for row in await conn.execute(query)}
+        ids = sorted({reference.problem_id for reference in body.references})
+        known = await rows_in(conn, select(problems.c.problem_id), problems.c.problem_id, ids)
+        strangers = set(ids) - {row["problem_id"] for row in known}
         if strangers:
             raise Invalid(f"there are no problems {sorted(strangers)[:10]}", code="unknown_problem")
-        by_problem = {r.problem_id: {**r.model_dump(), "teacher": body.teacher} for r in body.references}
-        rows = [{**row, "created_at": now} for row in by_problem.values()]
+        same = {"teacher": body.teacher, "created_at": now}
+        by_problem = {r.problem_id: {**r.model_dump(), "text": storable(r.text), **same} for r in body.references}
+        rows = [by_problem[problem_id] for problem_id in ids]  # in one order, so that two writers cannot deadlock
         if rows:
             await _upsert(conn, teacher_references, ["teacher", "problem_id"], rows)
 
@@ -93,10 +94,8 @@ class TrainingStore:
     async def references(self, conn: AsyncConnection, body: TeacherReferencesQuery) -> list[TeacherReference]:
         """Stored texts of a teacher on some problems."""
         t = teacher_references.c
-        query = select(t.problem_id, t.text, t.n_tokens, t.finish_reason).where(
-            t.teacher == body.teacher, t.problem_id.in_(body.problem_ids)
-        )
-        rows = rows_as_dicts(await conn.execute(query.order_by(t.problem_id)))
+        query = select(t.problem_id, t.text, t.n_tokens, t.finish_reason).where(t.teacher == body.teacher)
+        rows = await rows_in(conn, query.order_by(t.problem_id), t.problem_id, sorted(set(body.problem_ids)))
         return [TeacherReference.model_validate(row) for row in rows]
 
 

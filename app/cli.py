@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from app.settings import Settings
+
 Data = Annotated[Path | None, typer.Option(help="Folder of the SQLite file and the keys", envvar="PACED_DATA")]
 DatabaseUrl = Annotated[
     str | None, typer.Option(help="postgresql://... instead of SQLite in the data folder", envvar="PACED_DATABASE")
@@ -35,7 +37,6 @@ def serve(
     import uvicorn
 
     from app.main import create_app
-    from app.settings import Settings
     from app.telemetry import configure_logs
 
     given = {"data": data, "database": database, "host": host, "port": port, "log_level": log_level}
@@ -44,11 +45,29 @@ def serve(
     listener = _listen(settings.host, settings.port)
     address = f"http://{settings.host}:{listener.getsockname()[1]}"
     key_file = settings.data.resolve() / "admin.key"
-    config = uvicorn.Config(create_app(settings), log_level="warning", access_log=False, timeout_graceful_shutdown=10)
-    config.load()
     said = {"url": address, "key_file": None if settings.admin_key else str(key_file)}
-    typer.echo(json.dumps(said) if as_json else f"paced listens on {address}; admin key in {key_file}")
-    uvicorn.Server(config).run(sockets=[listener])
+    where = "PACED_ADMIN_KEY is the admin key" if settings.admin_key else f"admin key in {key_file}"
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            typer.echo(json.dumps(said) if as_json else f"paced listens on {address}; {where}")
+
+    _check_schema(settings)
+    config = uvicorn.Config(create_app(settings), log_level="warning", access_log=False, timeout_graceful_shutdown=10)
+    Server(config).run(sockets=[listener])
+
+
+def _check_schema(settings: Settings) -> None:
+    """End with one plain line where the schema is not the one needed."""
+    from app.db.migrate import SchemaMismatch, ensure_current
+
+    settings.data.mkdir(parents=True, exist_ok=True)
+    try:
+        ensure_current(settings.database_url)
+    except SchemaMismatch as error:
+        typer.echo(f"error: {error.detail}", err=True)
+        raise typer.Exit(1) from error
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -66,7 +85,6 @@ def _listen(host: str, port: int) -> socket.socket:
 def migrate(data: Data = None, database: DatabaseUrl = None, as_json: AsJson = False) -> None:
     """Bring the database's schema up to this version; stop every paced process and back it up first."""
     from app.db.migrate import upgrade
-    from app.settings import Settings
 
     given = {"data": data, "database": database}
     settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]

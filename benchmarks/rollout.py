@@ -55,8 +55,8 @@ def make_problems(n: int, seed: int) -> list[tuple[str, str]]:
 
 
 def run(small: bool) -> dict[str, Any]:
-    """Both sides in turns; `small` takes about four minutes on two cores."""
-    n_problems, n_rounds, n_repeats = (16, 1, 3) if small else (32, 3, 3)
+    """Both sides in turns; `small` takes about four minutes on two idle cores."""
+    n_problems, n_rounds, n_repeats = (16, 2, 2) if small else (32, 4, 3)
     smollm2_folder(CACHE)
     sides = ["plain", "worker"]
     rows = []
@@ -100,7 +100,8 @@ def _offline() -> dict[str, str]:
 
 
 def _row(side: str, n_tokens: int, seconds: float, **more: Any) -> dict[str, Any]:
-    return {"side": side, "n_tokens": n_tokens, "seconds": seconds, "tokens_per_s": n_tokens / seconds, **more}
+    row = {"side": side, "n_tokens": n_tokens, "seconds": seconds, "tokens_per_s": n_tokens / seconds}
+    return {**row, "load_average": os.getloadavg()[0], **more}
 
 
 def plain(n_problems: int, n_repeats: int) -> list[dict[str, Any]]:
@@ -174,7 +175,9 @@ async def _work(client: Client, measurements: list[str]) -> list[dict[str, Any]]
                 tally = await loop.run()
                 seconds = time.perf_counter() - started
                 assert tally.failure is None, tally.failure
-                rows.append(_row("worker", tally.n_tokens, seconds, verdicts=dict(tally.verdicts)))
+                rows.append(
+                    _row("worker", tally.n_tokens, seconds, in_engine_s=tally.busy_s, verdicts=dict(tally.verdicts))
+                )
     finally:
         await engine.stop()
     return rows

@@ -57,17 +57,9 @@ def start_service(plan: Plan, children: Children) -> Client:
     if "url" not in said:
         child.wait()
         children.check("serve")
-    client = Client(said["url"], _key(said))
+    client = Client(said["url"], Path(said["key_file"]).read_text().strip())
     client.ready()
     return client
-
-
-def _key(said: dict[str, str]) -> str:
-    file = Path(said["key_file"])
-    deadline = time.monotonic() + 60
-    while not file.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return file.read_text().strip()
 
 
 def prepare(plan: Plan, client: Client, say: Callable[[str], None]) -> World:
@@ -81,7 +73,9 @@ def prepare(plan: Plan, client: Client, say: Callable[[str], None]) -> World:
         say(f"imported {file.name}: {report.n_imported} new, {report.n_twins} known, {report.n_refused} refused")
     client.create_student(wire.StudentCreate(name=STUDENT, description="SmolLM2-135M-Instruct"))
     client.register_checkpoint(STUDENT, wire.CheckpointCreate(uri=str(model.resolve())), key="base")
-    profile = client.create_profile(wire.ProfileCreate(temperature=0.6, top_p=0.95, max_tokens=32))
+    profile = client.create_profile(
+        wire.ProfileCreate(temperature=0.6, top_p=0.95, max_tokens=32, is_truncated_fail=True)
+    )
     schedule = [
         wire.StagePlan(stage=wire.Stage.FORWARD_KL, steps=plan.forward_steps),
         wire.StagePlan(stage=wire.Stage.REVERSE_KL, steps=plan.reverse_steps),

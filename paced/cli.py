@@ -15,6 +15,7 @@ PARTS = {
     "worker": ("worker.cli", ("rollout", "distill"), "rollout-cpu,train"),
     "demo": ("demo.cli", ("demo",), "service,rollout-cpu,train,demo"),
 }
+ANY_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 def build() -> typer.Typer:
@@ -30,7 +31,8 @@ def build() -> typer.Typer:
             importlib.import_module(module).register(cli)
         except ModuleNotFoundError as error:
             for name in names:
-                cli.command(name, help=f"Not installed here: needs the extra [{extra}].")(_missing(name, extra, error))
+                about = f"Not installed here: needs the extra [{extra}]."
+                cli.command(name, help=about, context_settings=ANY_ARGUMENTS)(_missing(name, extra, error))
     return cli
 
 

@@ -1,13 +1,25 @@
 """Fixtures that every part shares: real services on real databases."""
 
+import logging
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from paced import Client
 from tests.service import Service, TestClock, postgres_databases, serve
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _only_warnings() -> None:
+    """Services in this process log warnings and worse, to standard error as `paced serve` does."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+    )
 
 
 @pytest.fixture(scope="session")

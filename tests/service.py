@@ -56,7 +56,8 @@ class Service:
 @contextlib.contextmanager
 def serve(data: Path, database: str | None, clock: TestClock | None = None, **settings: object) -> Iterator[Service]:
     """Run a service until the block ends; stopping and serving again on the same folder is a restart."""
-    made = Settings(data=data, database=database, admin_key=ADMIN_KEY, idle_retry_s=0.05, **settings)
+    defaults: dict[str, object] = {"admin_key": ADMIN_KEY, "idle_retry_s": 0.05}
+    made = Settings(data=data, database=database, **{**defaults, **settings})
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     app = create_app(made, clock or TestClock())

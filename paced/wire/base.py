@@ -8,7 +8,10 @@ T = TypeVar("T")
 
 
 def example(**fields: Any) -> ConfigDict:
-    """Model configuration with one example, shown in the OpenAPI document."""
+    """Model configuration with one example, shown in the OpenAPI document.
+
+    FastAPI drops nulls there: required fields need a value.
+    """
     return ConfigDict(json_schema_extra={"examples": [fields]})
 
 

@@ -54,7 +54,7 @@ _SHOWN: dict[str, Any] = {
     "measured_at": "2026-11-25T08:00:00Z",
     "is_holdout": False,
     "verdicts": {"pass": 9, "fail": 7},
-    "quarantine_reason": None,
+    "quarantine_reason": "3 groups in a row gave no verdict: 8 × infrastructure",
 }
 
 

@@ -58,7 +58,7 @@ class Problem(Resource):
         grader="numeric",
         tags=["product"],
         source="arithmetic.jsonl",
-        solution=None,
+        solution="7 * 8 = 56",
         multiplicity=1,
         created_at="2026-11-25T08:00:00Z",
     )

@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints
 
 from .base import Count, Id, Index, Label, Name, ProblemId, Prompt, Request, Resource, example
 from .problems import GraderName
-from .students import Checkpoint, Profile
+from .students import CHECKPOINT, PROFILE, Checkpoint, Profile
 
 
 class Verdict(StrEnum):
@@ -55,7 +55,7 @@ class Measurement(Resource):
         problem_set="arithmetic",
         profile_id="sp_5f0c8b1d2a3e4f60",
         n_rollouts=8,
-        latest_checkpoint=None,
+        latest_checkpoint=CHECKPOINT,
         n_problems=420,
         n_measured=420,
         n_at_latest=120,
@@ -117,16 +117,8 @@ class Lease(Resource):
         token="1f0c8b1d2a3e4f605f0c8b1d2a3e4f60",
         state="active",
         measurement_id="mea_8sKd",
-        checkpoint={
-            "student": "smollm2",
-            "index": 0,
-            "uri": "/models/smollm2/base",
-            "parent_index": None,
-            "run_id": None,
-            "step": None,
-            "created_at": "2026-11-25T08:00:00Z",
-        },
-        profile=Profile.model_config["json_schema_extra"]["examples"][0],  # type: ignore[index]
+        checkpoint=CHECKPOINT,
+        profile=PROFILE,
         expires_at="2026-11-25T08:02:00Z",
         problems=[
             {

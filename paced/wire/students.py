@@ -1,7 +1,7 @@
 """Stage 2: students, their checkpoints, and the sampling profiles under which they answer."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -32,18 +32,21 @@ class CheckpointCreate(Request):
     step: Index | None = None
 
 
+CHECKPOINT: dict[str, Any] = {
+    "student": "smollm2",
+    "index": 1,
+    "uri": "/models/smollm2/step-60",
+    "parent_index": 0,
+    "run_id": "run_4tYb",
+    "step": 60,
+    "created_at": "2026-11-25T08:00:00Z",
+}
+
+
 class Checkpoint(Resource):
     """One set of a student's weights; `index` increases from 0."""
 
-    model_config = example(
-        student="smollm2",
-        index=1,
-        uri="/models/smollm2/step-60",
-        parent_index=0,
-        run_id="run_4tYb",
-        step=60,
-        created_at="2026-11-25T08:00:00Z",
-    )
+    model_config = example(**CHECKPOINT)
 
     student: str
     index: int
@@ -60,7 +63,7 @@ class Student(Resource):
     model_config = example(
         name="smollm2",
         description="SmolLM2-135M-Instruct, arithmetic",
-        latest_checkpoint=None,
+        latest_checkpoint=CHECKPOINT,
         created_at="2026-11-25T08:00:00Z",
     )
 
@@ -90,23 +93,26 @@ class ProfileCreate(Request):
     is_truncated_fail: Annotated[bool, Field(description="Count truncated answers as fail instead of apart")] = False
 
 
+PROFILE: dict[str, Any] = {
+    "profile_id": "sp_5f0c8b1d2a3e4f60",
+    "system_prompt": "Answer briefly.",
+    "prompt_template": "{prompt}",
+    "temperature": 0.6,
+    "top_p": 0.95,
+    "top_k": 0,
+    "max_tokens": 64,
+    "stop": [],
+    "grader": "numeric",
+    "grader_version": "1",
+    "is_truncated_fail": False,
+    "created_at": "2026-11-25T08:00:00Z",
+}
+
+
 class Profile(Resource):
     """A sampling profile; `profile_id` is the hash of everything else."""
 
-    model_config = example(
-        profile_id="sp_5f0c8b1d2a3e4f60",
-        system_prompt=None,
-        prompt_template="{prompt}",
-        temperature=0.6,
-        top_p=0.95,
-        top_k=0,
-        max_tokens=64,
-        stop=[],
-        grader=None,
-        grader_version="1",
-        is_truncated_fail=False,
-        created_at="2026-11-25T08:00:00Z",
-    )
+    model_config = example(**PROFILE)
 
     profile_id: str
     system_prompt: str | None

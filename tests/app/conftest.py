@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from app.db.invariants import broken
 from paced import Client
 from tests.app.world import World, build
 from tests.service import Service, TestClock, postgres_databases, serve
@@ -24,11 +25,13 @@ def shared_clock() -> TestClock:
 def shared_service(
     request: pytest.FixtureRequest, shared_clock: TestClock, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Service]:
-    """A service for all tests of a module; each takes names of its own."""
+    """A service for all tests of a module; each takes names of its own. At the end every invariant holds."""
     folder = tmp_path_factory.mktemp("service") / "data"
     with contextlib.ExitStack() as stack:
         url = stack.enter_context(postgres_databases()) if request.param == "postgresql" else None
-        yield stack.enter_context(serve(folder, url, shared_clock))
+        running = stack.enter_context(serve(folder, url, shared_clock))
+        yield running
+        assert broken(running.settings.database_url) == {}
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,17 @@
 """A small world for API tests: a problem set, a student with a checkpoint, a profile, a curriculum, rollouts."""
 
 import json
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from paced import Client, wire
 from tests.service import Service, TestClock
+
+T = TypeVar("T")
 
 
 def write_problems(folder: Path, n: int) -> Path:
@@ -61,6 +65,18 @@ def measure(
         ]
         client.report_rollouts(lease.lease_id, wire.LeaseReport(token=lease.token, groups=groups))
         n_groups += len(groups)
+
+
+def at_once(n: int, call: Callable[[int], T]) -> list[T]:
+    """Call from `n` threads that start together."""
+    gate = threading.Barrier(n)
+
+    def run(i: int) -> T:
+        gate.wait()
+        return call(i)
+
+    with ThreadPoolExecutor(n) as threads:
+        return list(threads.map(run, range(n)))
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,17 @@ import json
 import os
 import signal
 import socket
+import sys
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
 
 from paced.client import Client
 from worker.grading import GraderPool
+from worker.rollout import threads
 from worker.rollout.engine import EngineFailure, EngineOptions, make_engine
 from worker.rollout.loop import LoopOptions, RolloutLoop
 from worker.rollout.progress import configure_logs, shown, summary
@@ -123,7 +125,15 @@ def rollout(
     console.print(tally.failure or f"done: {summary(tally)}", markup=False, highlight=False, soft_wrap=True)
     if is_json:
         typer.echo(json.dumps(tally.as_dict()))
-    raise typer.Exit(0 if tally.failure is None else 1)
+    _exit(0 if tally.failure is None else 1)
+
+
+def _exit(code: int) -> NoReturn:
+    if threads.is_any_running():  # an abandoned call in C code would abort Python's own way out
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    raise typer.Exit(code)
 
 
 async def _work(setup: Setup, console: Console) -> Tally:

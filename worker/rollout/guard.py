@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 SCAN_S = 0.2
@@ -21,7 +20,7 @@ SPAWNED = (b"multiprocessing.spawn", b"VLLM::")  # a command line before and aft
 
 
 class Guard:
-    """Watches over the engine started inside `launching()` until `close()` or the end of this process."""
+    """Watches over what this process spawns until `started()`; acts on `close()` or at the end of this process."""
 
     def __init__(self) -> None:
         # A session of its own: Ctrl-C and a killed process group pass it by.
@@ -32,26 +31,20 @@ class Guard:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
+        assert self._process.stdin is not None
+        self._pipe = self._process.stdin
 
-    @contextlib.contextmanager
-    def launching(self) -> Iterator[None]:
-        """Processes spawned in here, and all below them, are the engine's."""
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):
-                os.write(self._stdin(), b"started\n")
+    def started(self) -> None:
+        """The engine is complete: what is spawned from now on is not of it."""
+        with contextlib.suppress(OSError):
+            self._pipe.write(b"started\n")
+            self._pipe.flush()
 
     def close(self, timeout_s: float = 10.0) -> None:
         """Kill what is left of the engine and wait until it is gone."""
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        self._pipe.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout_s)
-
-    def _stdin(self) -> int:
-        assert self._process.stdin is not None
-        return self._process.stdin.fileno()
 
 
 def _table() -> dict[int, tuple[int, int]]:

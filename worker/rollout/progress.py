@@ -64,9 +64,12 @@ async def _live(tally: Tally, console: Console) -> None:
 
 
 async def _logged(tally: Tally) -> None:
+    shown = ""
     while True:
         await asyncio.sleep(LOG_S)
-        log.info("progress", **tally.as_dict())
+        if summary(tally) != shown:  # an idle worker is silent
+            shown = summary(tally)
+            log.info("progress", **tally.as_dict())
 
 
 def summary(tally: Tally) -> str:

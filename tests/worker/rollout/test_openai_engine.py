@@ -28,6 +28,9 @@ class Server(ThreadingHTTPServer):
         self.keys: set[str | None] = set()
         self.reply: Reply = completion
 
+    def handle_error(self, *arguments: object) -> None:
+        """The engine hung up on work that it no longer needs."""
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}/v1"

@@ -15,6 +15,7 @@ import pytest
 
 from demo.model import smollm2_folder
 from paced.wire import Message
+from tests.worker.rollout.world import MakeWorld, start, sums, wait_for
 from worker.rollout.engine import Engine, EngineFailure, EngineOptions, Sampling, make_engine
 
 pytestmark = [
@@ -112,6 +113,20 @@ async def _cancelled_work_frees_the_engine(engine: Engine) -> None:
     started = time.monotonic()
     await engine.generate(CHAT, GREEDY)
     assert time.monotonic() - started < 20
+
+
+def test_sigterm_while_loading_gives_the_lease_back_at_once(model: str, make_world: MakeWorld) -> None:
+    world = make_world(sums(4), uri=model)
+    worker = start(world, "--engine", "vllm")
+    wait_for(lambda: world.measurement().n_leased > 0)
+    time.sleep(8)  # vLLM is being imported, or starts its processes
+    children = psutil.Process(worker.pid).children(recursive=True)
+    worker.send_signal(signal.SIGTERM)
+    _, err = worker.communicate(timeout=8)
+    assert worker.returncode == 0, err
+    assert world.measurement().n_leased == 0
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert [child for child in alive if child.status() != psutil.STATUS_ZOMBIE] == []
 
 
 def test_a_killed_worker_takes_its_engine_along(model: str, tmp_path: Path) -> None:

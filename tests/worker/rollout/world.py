@@ -1,15 +1,20 @@
 """A measurement on a running service, and the parts of a worker that tests put around the scripted engine."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from paced import Client, wire
-from tests.service import Service
+from tests.service import ADMIN_KEY, Service
 from worker import grading
 from worker.grading import Grade
 
+COMMAND = "import typer; from worker.rollout.command import rollout; typer.run(rollout)"
 FAST = {"report_every_s": 0.05, "load_retry_s": 0.01, "grace_s": 2.0, "is_until_idle": True}
 
 
@@ -66,3 +71,22 @@ def build(
 
 def sums(n: int) -> list[tuple[str, str]]:
     return [(f"Compute {i} + {i + 1}.", str(2 * i + 1)) for i in range(n)]
+
+
+def start(world: World, *options: str) -> subprocess.Popen[str]:
+    """The command as a process, with the scripted engine unless the options name another."""
+    options = options if "--engine" in options else ("--engine", "scripted", *options)
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, "tiny", "--json", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PACED_URL": world.service.url, "PACED_KEY": ADMIN_KEY, "PYTHONPATH": "."},
+    )
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)

@@ -1,0 +1,71 @@
+"""Samplers: the contract that all keep, and the law of successive sampling by brute force."""
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.flow.batches.samplers import ExponentialKeys, Sampler, generator
+
+SAMPLERS = {"exponential_keys": ExponentialKeys()}
+N_DRAWS = 60_000
+WEIGHTS = np.array([0.0, 0.25, 0.1094, 1.0, 0.03, 0.25, 0.5, 0.0, 0.18, 2.0, 0.07, 0.9])
+SIZE = 4
+
+
+def successive_sampling(weights: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Chance of each row to be drawn first, and to be drawn at all, over every ordered sample."""
+    first, included = np.zeros(len(weights)), np.zeros(len(weights))
+    for sample in permutations(np.flatnonzero(weights), size):
+        left, chance = weights.sum(), 1.0
+        for row in sample:
+            chance *= weights[row] / left
+            left -= weights[row]
+        first[sample[0]] += chance
+        included[list(sample)] += chance
+    return first, included
+
+
+def z_scores(counts: np.ndarray, chances: np.ndarray) -> np.ndarray:
+    spread = np.sqrt(N_DRAWS * chances * (1 - chances))
+    return np.divide(counts - N_DRAWS * chances, spread, out=np.zeros_like(spread), where=spread > 0)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
+def test_the_law_is_successive_sampling(sampler: Sampler) -> None:
+    rng = np.random.default_rng(1)
+    first, included = np.zeros(len(WEIGHTS)), np.zeros(len(WEIGHTS))
+    for _ in range(N_DRAWS):
+        rows = sampler.draw(WEIGHTS, SIZE, rng)
+        first[rows[0]] += 1
+        included[rows] += 1
+    expected_first, expected = successive_sampling(WEIGHTS, SIZE)
+    assert expected.sum() == pytest.approx(SIZE)
+    assert (included[WEIGHTS == 0] == 0).all()
+    assert np.abs(z_scores(first, expected_first)).max() < 4
+    assert np.abs(z_scores(included, expected)).max() < 4
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
+@given(
+    weights=st.lists(st.one_of(st.just(0.0), st.floats(5e-324, 1e300)), max_size=40),
+    size=st.integers(1, 50),
+    seed=st.integers(0, 2**31 - 1),
+)
+def test_the_contract_of_every_sampler(sampler: Sampler, weights: list[float], size: int, seed: int) -> None:
+    array = np.array(weights, np.float64)
+    rows = sampler.draw(array, size, generator(seed, 0))
+    again = sampler.draw(array, size, generator(seed, 0))
+    assert rows.dtype == np.int64
+    assert len(rows) == min(size, int((array > 0).sum()))
+    assert len(set(rows.tolist())) == len(rows)
+    assert (array[rows] > 0).all()
+    assert rows.tolist() == again.tolist()
+
+
+def test_each_draw_of_a_curriculum_has_its_own_generator() -> None:
+    draws = {(seed, seq): tuple(generator(seed, seq).random(4)) for seed in range(3) for seq in range(3)}
+    assert len(set(draws.values())) == 9
+    assert draws[1, 2] == tuple(generator(1, 2).random(4))

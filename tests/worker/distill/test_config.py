@@ -1,0 +1,80 @@
+"""Settings from a file and from flags, and what is said of wrong ones."""
+
+from pathlib import Path
+
+import pytest
+
+from paced.wire import Stage, StagePlan
+from worker.distill.config import FREE_FIELDS, DistillConfig, load_config, parse_setting
+from worker.distill.errors import ConfigRefused
+from worker.distill.stages import is_stage_start, n_steps
+
+BASE = {"curriculum_id": "cur_1", "student": Path("model")}
+
+
+def test_flags_win_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('curriculum_id = "cur_1"\nstudent = "model"\nlearning_rate = 1e-4\nbetas = [0.8, 0.9]\nseed = 3\n')
+    config = load_config(file, {"seed": 5, "learning_rate": None})
+    assert (config.learning_rate, config.seed, config.betas) == (1e-4, 5, (0.8, 0.9))
+
+
+def test_every_wrong_setting_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('student = "model"\nlearning_rat = 1e-4\nbatch_size = 0\n')
+    with pytest.raises(ConfigRefused) as caught:
+        load_config(file, {"teacher_context": "no place for it"})
+    for name in ("curriculum_id: Field required", "learning_rat: Extra inputs", "batch_size: ", str(file)):
+        assert name in str(caught.value)
+    with pytest.raises(ConfigRefused, match=r"teacher_context must hold \{prompt\}"):
+        load_config(None, {**BASE, "teacher_context": "no place for it"})
+    with pytest.raises(ConfigRefused, match="cannot be read as TOML"):
+        load_config(tmp_path / "absent.toml", {})
+
+
+@pytest.mark.parametrize(
+    ("text", "pair"),
+    [
+        ("warmup_steps=5", ("warmup_steps", 5)),
+        ("betas=[0.9, 0.95]", ("betas", [0.9, 0.95])),
+        ("drop_wrong_references=false", ("drop_wrong_references", False)),
+        ("teacher_context={prompt} = {answer}", ("teacher_context", "{prompt} = {answer}")),
+    ],
+)
+def test_any_setting_from_the_command_line(text: str, pair: tuple[str, object]) -> None:
+    assert parse_setting(text) == pair
+
+
+def test_a_setting_without_value_is_refused() -> None:
+    with pytest.raises(ConfigRefused, match="write NAME=VALUE"):
+        parse_setting("warmup_steps")
+
+
+def test_the_identity_leaves_out_what_computes_the_same() -> None:
+    assert DistillConfig.model_fields.keys() >= FREE_FIELDS
+    same = DistillConfig(**BASE, micro_batch_size=2, save_every=7, device="cpu", wait_s=1)
+    assert same.identity() == DistillConfig(**BASE).identity()
+    assert DistillConfig(**BASE, warmup_steps=1).identity() != same.identity()
+    assert same.identity()["student"] == str(Path("model").resolve())
+
+
+def test_learning_rates() -> None:
+    config = DistillConfig(**BASE, learning_rate=1.0, reverse_learning_rate=0.5, warmup_steps=4)
+    assert [config.learning_rate_at(step, Stage.FORWARD_KL) for step in (0, 1, 3, 9)] == [0.25, 0.5, 1.0, 1.0]
+    assert config.learning_rate_at(9, Stage.REVERSE_KL) == 0.5
+    assert DistillConfig(**BASE).learning_rate_at(0, Stage.REVERSE_KL) == 2e-5
+
+
+def test_wrong_teacher_texts_are_dropped_for_the_self_teacher_alone() -> None:
+    assert DistillConfig(**BASE).is_dropping_wrong
+    assert not DistillConfig(**BASE, teacher="big").is_dropping_wrong
+    assert DistillConfig(**BASE, teacher="big", drop_wrong_references=True).is_dropping_wrong
+
+
+def test_where_stages_begin_and_end() -> None:
+    plan = [StagePlan(stage=Stage.FORWARD_KL, steps=2), StagePlan(stage=Stage.REVERSE_KL, steps=3)]
+    assert [step for step in range(8) if is_stage_start(plan, step)] == [2, 5]
+    assert n_steps(plan) == 5
+    open_ended = [plan[0], StagePlan(stage=Stage.REVERSE_KL)]
+    assert [step for step in range(8) if is_stage_start(open_ended, step)] == [2]
+    assert n_steps(open_ended) is None

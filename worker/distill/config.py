@@ -1,0 +1,168 @@
+"""Every setting of a distillation run: read from TOML, overridden by flags, checked here and nowhere else."""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from paced.wire import Stage
+from paced.wire.base import Name
+from worker.distill.errors import ConfigRefused
+
+SELF = "self"
+
+# What may differ between two starts of one run: where and how often, not what is computed.
+FREE_FIELDS = frozenset(
+    {
+        "out",
+        "micro_batch_size",
+        "chunk_tokens",
+        "device",
+        "max_steps",
+        "engine",
+        "engine_gpu_share",
+        "generate_batch_size",
+        "save_every",
+        "wait_for_measurement",
+        "wait_s",
+    }
+)
+
+
+class DistillConfig(BaseModel):
+    """Settings of one run; durations in seconds, lengths in tokens."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    curriculum_id: Annotated[str, Field(description="What the run subscribes to")]
+    student: Annotated[Path, Field(description="Hugging Face folder of the student at step 0")]
+    teacher: Annotated[str, Field(description="'self', or the folder of a teacher with the student's tokenizer")] = SELF
+    run_name: Annotated[Name, Field(description="With the curriculum, the run's identity")] = "distill"
+    out: Annotated[Path, Field(description="Folder of checkpoints, metrics and resume state")] = Path("distill")
+
+    batch_size: Annotated[int, Field(ge=1, le=65_536, description="Problems a step")] = 16
+    micro_batch_size: Annotated[int, Field(ge=1, description="Sequences at once; less memory, same step")] = 16
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-5
+    reverse_learning_rate: Annotated[float, Field(gt=0, description="In the reverse stage; null: the same")] | None = (
+        None
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    clip_norm: Annotated[float, Field(gt=0, description="Gradient norm at which gradients are scaled down")] = 1.0
+    warmup_steps: Annotated[int, Field(ge=0, description="Steps of linear warm-up")] = 0
+    dtype: Annotated[
+        Literal["bfloat16", "float32"], Field(description="Of the arithmetic; master weights are float32")
+    ] = "bfloat16"
+    reduction: Annotated[
+        Literal["seq_mean", "token_mean", "seq_sum"], Field(description="How a sequence's tokens are added up")
+    ] = "seq_mean"
+    denominator: Annotated[
+        Literal["set_mean", "batch"],
+        Field(description="D: batch size (a batch of low weights stays small), or the batch's own sum of weights"),
+    ] = "set_mean"
+    temperature: Annotated[float, Field(gt=0, description="Of both distributions in the KL")] = 1.0
+    chunk_tokens: Annotated[int, Field(ge=1, description="Tokens projected to the vocabulary at once")] = 256
+    max_prompt_tokens: Annotated[int, Field(ge=1, description="Problems with longer prompts are left out")] = 2048
+    max_answer_tokens: Annotated[int, Field(ge=1, description="Answers are cut here")] = 2048
+    max_steps: Annotated[int, Field(ge=1, description="End here even if the schedule goes on")] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    device: Annotated[str, Field(description="'auto', or a torch device")] = "auto"
+
+    teacher_context: Annotated[
+        str, Field(description="What the self teacher is shown; holds {prompt} and {answer}")
+    ] = "{prompt}\n\nThe correct answer is {answer}."
+    teacher_context_solution: Annotated[
+        str, Field(description="The same where the problem has a reference solution: may hold {solution}")
+    ] = "{prompt}\n\nA correct solution:\n{solution}\n\nThe correct answer is {answer}."
+    teacher_temperature: Annotated[float, Field(ge=0, description="Of the teacher's text")] = 0.6
+    teacher_top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
+    teacher_attempts: Annotated[
+        int, Field(ge=1, le=64, description="Tries at a right text a problem; if all fail the first is kept")
+    ] = 4
+    drop_wrong_references: (
+        Annotated[
+            bool, Field(description="Leave wrong teacher texts out of forward KL; null: yes for the self teacher")
+        ]
+        | None
+    ) = None
+    engine: Annotated[
+        Literal["auto", "transformers", "vllm"],
+        Field(description="Writes the teacher's text; auto: vllm on a GPU if installed"),
+    ] = "auto"
+    engine_gpu_share: Annotated[float, Field(gt=0, lt=1, description="Of the GPU's memory, for vllm")] = 0.3
+    generate_batch_size: Annotated[int, Field(ge=1, description="Texts generated at once in this process")] = 64
+
+    on_policy_temperature: (
+        Annotated[float, Field(gt=0, description="Of the student's text in the reverse stage; null: the profile's")]
+        | None
+    ) = None
+    on_policy_top_p: Annotated[float, Field(gt=0, le=1, description="The same, for top-p")] | None = None
+    report_outcomes: Annotated[bool, Field(description="Report graded on-policy answers as observations")] = False
+
+    checkpoint_every: Annotated[int, Field(ge=0, description="Steps between registered checkpoints; 0: stage ends")] = 0
+    save_every: Annotated[int, Field(ge=1, description="Steps between saved resume states")] = 20
+    wait_for_measurement: Annotated[bool, Field(description="Measure the student anew before the next stage")] = True
+    wait_s: Annotated[float, Field(gt=0, description="Longest wait for workers: for problems, or a measurement")] = 3600
+
+    @model_validator(mode="after")
+    def _templates_hold_prompt(self) -> Self:
+        for name in ("teacher_context", "teacher_context_solution"):
+            if "{prompt}" not in getattr(self, name):
+                raise ValueError(f"{name} must hold {{prompt}}, where the problem goes")
+        return self
+
+    @property
+    def is_self_taught(self) -> bool:
+        """Whether the teacher is the frozen first student, shown the answer."""
+        return self.teacher == SELF
+
+    @property
+    def is_dropping_wrong(self) -> bool:
+        """Whether wrong teacher texts are left out."""
+        return self.is_self_taught if self.drop_wrong_references is None else self.drop_wrong_references
+
+    def learning_rate_at(self, step: int, stage: Stage) -> float:
+        """The learning rate of a step: warmed up, then constant, since a schedule may be open-ended."""
+        is_reverse = stage == Stage.REVERSE_KL and self.reverse_learning_rate is not None
+        peak = self.reverse_learning_rate if is_reverse else self.learning_rate
+        assert peak is not None
+        return peak * min(1.0, (step + 1) / max(1, self.warmup_steps))
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide what is computed, as JSON; a resumed run must have the same."""
+        fields: dict[str, Any] = self.model_dump(mode="json", exclude=set(FREE_FIELDS))
+        fields["student"] = str(self.student.resolve())
+        if not self.is_self_taught:
+            fields["teacher"] = str(Path(self.teacher).resolve())
+        return fields
+
+
+def load_config(path: Path | None, overrides: Mapping[str, Any]) -> DistillConfig:
+    """The settings of a TOML file with overrides on top; None among the overrides leaves the file's value.
+
+    Raises ConfigRefused, naming every setting that is wrong.
+    """
+    try:
+        values = {} if path is None else tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigRefused(f"{path} cannot be read as TOML: {error}") from error
+    values |= {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return DistillConfig.model_validate(values)
+    except ValidationError as error:
+        source = "the command line" if path is None else f"{path} or the command line"
+        lines = [f"  {'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()]
+        raise ConfigRefused("\n".join([f"these settings, from {source}, will not do:", *lines])) from error
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """`name=value` as a pair, the value read as TOML or else as it stands. Raises ConfigRefused without a `=`."""
+    name, is_given, value = text.partition("=")
+    if not is_given:
+        raise ConfigRefused(f"--set {text}: write NAME=VALUE, for example --set learning_rate=1e-5")
+    try:
+        return name.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name.strip(), value

@@ -1,0 +1,111 @@
+"""From chats and texts to padded token tensors; which position predicts which answer token is decided here.
+
+A sequence is prompt + answer. Token j of the answer is predicted at position `len(prompt) - 1 + j`. Student and
+teacher may read different prompts before the same answer, so each has its own sequence and positions, aligned by j.
+
+Over-long: a prompt beyond the limit takes its problem out of the step, since a cut prompt is another problem; an
+answer beyond the limit keeps its first tokens and ends open, since each of them is still scored on its own prefix.
+
+Dimension suffixes: B sequences, T positions, A answer tokens.
+"""
+
+# The suffixes above are capitals:
+# ruff: noqa: N806, N815
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from paced.prompts import chat_text
+from paced.wire import Message
+
+PROBE = "Probe"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One weighted sequence: the same answer after the student's prompt and after the teacher's, as token ids."""
+
+    problem_id: int
+    student_prompt: list[int]
+    teacher_prompt: list[int]
+    answer: list[int]
+    weight: float
+
+
+@dataclass(frozen=True)
+class Padded:
+    """Sequences padded on the right, and where in them each answer token is predicted."""
+
+    input_ids_B_T: Tensor
+    attention_B_T: Tensor
+    position_B_A: Tensor
+    mask_B_A: Tensor
+
+    def to(self, device: torch.device) -> "Padded":
+        """The same on a device."""
+        return Padded(
+            self.input_ids_B_T.to(device),
+            self.attention_B_T.to(device),
+            self.position_B_A.to(device),
+            self.mask_B_A.to(device),
+        )
+
+
+def encode_chat(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+    """Token ids of a chat up to where the answer begins; the same ids that the rollout engines send."""
+    has_template = bool(getattr(tokenizer, "chat_template", None))
+    text = chat_text(tokenizer, messages)
+    return list(tokenizer.encode(text, add_special_tokens=not has_template, verbose=False))
+
+
+def end_of_turn(tokenizer: Any) -> int:
+    """The token that ends an assistant turn: what the chat template puts there, else the tokenizer's EOS.
+
+    Raises ValueError where neither exists.
+    """
+    if getattr(tokenizer, "chat_template", None):
+        chat = [{"role": "user", "content": PROBE}, {"role": "assistant", "content": PROBE}]
+        tail = str(tokenizer.apply_chat_template(chat, tokenize=False)).rpartition(PROBE)[2]
+        special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+        for token in tokenizer.encode(tail, add_special_tokens=False):
+            if token in special:
+                return int(token)
+    if tokenizer.eos_token_id is None:
+        raise ValueError("the tokenizer has no end-of-sequence token, and its chat template ends no assistant turn")
+    return int(tokenizer.eos_token_id)
+
+
+def encode_answer(tokenizer: Any, text: str, end: int, limit: int, *, is_complete: bool) -> list[int]:
+    """Token ids of an answer, closed by the token `end` if it is complete and within `limit` tokens."""
+    ids = list(tokenizer.encode(text, add_special_tokens=False, verbose=False))
+    return [*ids, end][:limit] if is_complete else ids[:limit]
+
+
+def micro_batches(examples: Sequence[Example], size: int) -> Iterator[list[Example]]:
+    """Split a step into groups of similar length, longest first: little padding, and memory fails at once or never."""
+    by_length = sorted(examples, key=lambda e: (-len(e.student_prompt) - len(e.answer), e.problem_id))
+    for start in range(0, len(by_length), size):
+        yield by_length[start : start + size]
+
+
+def pad(prompts: Sequence[list[int]], answers: Sequence[list[int]], pad_id: int) -> Padded:
+    """Lay prompts and their answers out as tensors; every prompt and answer must hold a token."""
+    n_sequences = len(prompts)
+    n_positions = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True))
+    n_answer = max(len(a) for a in answers)
+    input_ids_B_T = torch.full((n_sequences, n_positions), pad_id)
+    attention_B_T = torch.zeros((n_sequences, n_positions), dtype=torch.long)
+    position_B_A = torch.zeros((n_sequences, n_answer), dtype=torch.long)
+    mask_B_A = torch.zeros((n_sequences, n_answer), dtype=torch.bool)
+    for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        assert prompt, "an empty prompt predicts nothing"
+        end = len(prompt) + len(answer)
+        input_ids_B_T[row, :end] = torch.tensor(prompt + answer)
+        attention_B_T[row, :end] = 1
+        position_B_A[row, : len(answer)] = torch.arange(len(prompt) - 1, end - 1)
+        mask_B_A[row, : len(answer)] = True
+    return Padded(input_ids_B_T, attention_B_T, position_B_A, mask_B_A)

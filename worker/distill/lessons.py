@@ -1,0 +1,166 @@
+"""What a batch teaches: whose text is scored, after which prompts, with which weights.
+
+Forward KL scores the teacher's stored text, the student teacher-forced on it; reverse KL scores text that the student
+itself has just written.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from paced.prompts import chat_messages
+from paced.wire import Batch, BatchProblem, Outcome, Profile, Stage
+from worker.distill.config import DistillConfig
+from worker.distill.data import Example, encode_answer, encode_chat, end_of_turn
+from worker.distill.generate import Generated, Generator, answer_text
+from worker.distill.model import DTYPES, copy_weights, frozen_copy
+from worker.distill.references import Judge, References
+from worker.distill.teacher import Teacher
+from worker.rollout.engine import Sampling
+
+Prompted = tuple[BatchProblem, float, list[int], list[int]]
+"""A problem, its loss weight, and the prompts of student and teacher."""
+
+
+@dataclass(frozen=True)
+class Graded:
+    """One on-policy answer, judged."""
+
+    problem_id: int
+    is_right: bool
+    is_truncated: bool
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """The sequences of one step, figures about them, and the on-policy answers among them."""
+
+    examples: list[Example]
+    metrics: dict[str, float]
+    graded: list[Graded] = field(default_factory=list)
+
+    def outcomes(self, checkpoint_index: int) -> list[Outcome]:
+        """The on-policy answers as free observations of the newest checkpoint; the weights have moved on since it."""
+        return [
+            Outcome(
+                problem_id=one.problem_id,
+                checkpoint_index=checkpoint_index,
+                n_passed=int(one.is_right),
+                n_failed=int(not one.is_right and not one.is_truncated),
+                n_truncated=int(one.is_truncated),
+            )
+            for one in self.graded
+        ]
+
+
+class Lessons:
+    """Turns batches into sequences; on-policy text comes from the student as it is when `of` is called."""
+
+    def __init__(
+        self,
+        config: DistillConfig,
+        profile: Profile,
+        student: Any,
+        tokenizer: Any,
+        teacher: Teacher,
+        references: References,
+        judge: Judge,
+    ) -> None:
+        self.teacher = teacher
+        self._config = config
+        self._profile = profile
+        self._student = student
+        self._tokenizer = tokenizer
+        self._references = references
+        self._judge = judge
+        self._end = end_of_turn(tokenizer)
+        self._writer: Any = None
+
+    def of(self, batch: Batch) -> Lesson:
+        """The sequences of one batch, by the KL that its stage asks for."""
+        prompted = [self._prompted(problem, weight) for problem, weight in batch.items()]
+        limit = self._config.max_prompt_tokens
+        fitting = [one for one in prompted if max(len(one[2]), len(one[3])) <= limit]
+        lesson = self._forward(fitting) if batch.stage == Stage.FORWARD_KL else self._reverse(fitting)
+        n_long = len(prompted) - len(fitting)
+        return Lesson(lesson.examples, {**lesson.metrics, "n_too_long": n_long}, lesson.graded)
+
+    def _prompted(self, problem: BatchProblem, weight: float) -> Prompted:
+        chat = chat_messages(problem.prompt, self._profile)
+        return problem, weight, encode_chat(self._tokenizer, chat), self.teacher.prompt(problem)
+
+    def _forward(self, prompted: Sequence[Prompted]) -> Lesson:
+        texts = self._references.of([problem for problem, *_ in prompted])
+        examples = []
+        for problem, weight, ours, theirs in prompted:
+            reference = texts[problem.problem_id]
+            if self._config.is_dropping_wrong and not reference.is_right:
+                continue
+            limit = self._config.max_answer_tokens
+            answer = encode_answer(self._tokenizer, reference.text, self._end, limit, is_complete=reference.is_complete)
+            if answer:
+                examples.append(Example(problem.problem_id, ours, theirs, answer, weight))
+        n_right = sum(reference.is_right for reference in texts.values())
+        return Lesson(
+            examples,
+            {
+                "reference_right_share": n_right / max(1, len(texts)),
+                "n_dropped": len(prompted) - len(examples),
+                "answer_tokens_mean": _mean_length(examples),
+            },
+        )
+
+    def _reverse(self, prompted: Sequence[Prompted]) -> Lesson:
+        self._references.close()  # an engine's memory is better used elsewhere
+        texts = self._student_texts([ours for _, _, ours, _ in prompted])
+        graded = self._grade([problem for problem, *_ in prompted], texts)
+        examples = [
+            Example(problem.problem_id, ours, theirs, text.token_ids, weight)
+            for (problem, weight, ours, theirs), text in zip(prompted, texts, strict=True)
+            if text.token_ids
+        ]
+        n_answers = max(1, len(graded))
+        return Lesson(
+            examples,
+            {
+                "on_policy_right_share": sum(one.is_right for one in graded) / n_answers,
+                "on_policy_truncated_share": sum(one.is_truncated for one in graded) / n_answers,
+                "answer_tokens_mean": _mean_length(examples),
+            },
+            graded,
+        )
+
+    def _student_texts(self, prompts: list[list[int]]) -> list[Generated]:
+        profile, config = self._profile, self._config
+        sampling = Sampling(
+            n=1,
+            temperature=profile.temperature if config.on_policy_temperature is None else config.on_policy_temperature,
+            top_p=profile.top_p if config.on_policy_top_p is None else config.on_policy_top_p,
+            top_k=profile.top_k,
+            max_tokens=min(profile.max_tokens, config.max_answer_tokens),
+            stop=tuple(profile.stop),
+        )
+        return [group[0] for group in self._generator().answers(prompts, sampling)]
+
+    def _generator(self) -> Generator:
+        """The student of this moment; in bfloat16 a copy, since casting its weights at every token is slow."""
+        writer = self._student
+        if self._config.dtype != "float32":
+            if self._writer is None:
+                self._writer = frozen_copy(self._student, DTYPES[self._config.dtype])
+            copy_weights(self._student, self._writer)
+            writer = self._writer
+        return Generator(writer, self._tokenizer, [self._end], self._config.generate_batch_size)
+
+    def _grade(self, problems: Sequence[BatchProblem], texts: Sequence[Generated]) -> list[Graded]:
+        stop = self._profile.stop
+        written = [answer_text(self._tokenizer, text, stop) for text in texts]
+        verdicts = self._judge.are_right(list(zip(problems, written, strict=True)))
+        return [
+            Graded(problem.problem_id, is_right and not text.is_truncated, text.is_truncated)
+            for problem, text, is_right in zip(problems, texts, verdicts, strict=True)
+        ]
+
+
+def _mean_length(examples: Sequence[Example]) -> float:
+    return sum(len(example.answer) for example in examples) / max(1, len(examples))

@@ -1,0 +1,124 @@
+"""The frozen teacher: a model of its own, or the first student shown the reference answer.
+
+The self teacher reads another prompt than the student, the reference in context (OPSD's privileged teacher); the
+answer tokens after it are the same, and the loss compares the two token by token.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from paced.prompts import chat_messages
+from paced.wire import BatchProblem, Message, Profile
+from worker.distill.config import DistillConfig
+from worker.distill.data import encode_chat
+from worker.distill.errors import ModelRefused
+from worker.distill.model import DTYPES, check_projection, load_model, load_tokenizer
+from worker.rollout.engine import Sampling
+
+PLACEHOLDER = re.compile(r"\{(prompt|answer|solution)\}")
+SAMPLE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The model, how it is asked, and a name that stands for everything that shapes its texts."""
+
+    name: str
+    folder: Path
+    model: Any
+    tokenizer: Any
+    config: DistillConfig
+    profile: Profile
+    sampling: Sampling
+
+    def messages(self, problem: BatchProblem) -> list[Message]:
+        """The chat that the teacher answers."""
+        chat = chat_messages(problem.prompt, self.profile)
+        return with_reference(chat, problem, self.config) if self.config.is_self_taught else chat
+
+    def prompt(self, problem: BatchProblem) -> list[int]:
+        """The same as token ids."""
+        return encode_chat(self.tokenizer, self.messages(problem))
+
+    def attempt(self, number: int) -> Sampling:
+        """The sampling of the first, second, ... try at a text."""
+        return replace(self.sampling, seed=self.config.seed + number)
+
+
+def load_teacher(config: DistillConfig, profile: Profile, tokenizer: Any, device: torch.device) -> Teacher:
+    """The teacher of a run, frozen, in the run's dtype. Raises ModelRefused where it does not fit the student."""
+    folder = config.student if config.is_self_taught else Path(config.teacher)
+    model = load_model(folder, DTYPES[config.dtype], device).requires_grad_(requires_grad=False)
+    check_projection(model, folder)
+    own = tokenizer if config.is_self_taught else load_tokenizer(folder)
+    check_vocabulary(tokenizer, own, folder)
+    sampling = Sampling(
+        n=1,
+        temperature=config.teacher_temperature,
+        top_p=config.teacher_top_p,
+        top_k=0,
+        max_tokens=min(profile.max_tokens, config.max_answer_tokens),
+        stop=tuple(profile.stop),
+        seed=config.seed,
+    )
+    return Teacher(teacher_name(config, profile, folder, sampling), folder, model, own, config, profile, sampling)
+
+
+def with_reference(chat: Sequence[Message], problem: BatchProblem, config: DistillConfig) -> list[Message]:
+    """The chat with the reference in its last user turn."""
+    has_solution = bool(problem.solution)
+    template = config.teacher_context_solution if has_solution else config.teacher_context
+    messages = list(chat)
+    for place in range(len(messages) - 1, -1, -1):
+        if messages[place].role == "user":
+            values = {"prompt": messages[place].content, "answer": problem.answer, "solution": problem.solution or ""}
+            # In one pass, so that a problem which itself holds "{answer}" is left alone.
+            content = PLACEHOLDER.sub(lambda match: values[match[1]], template)  # noqa: B023 - used at once
+            messages[place] = Message(role="user", content=content)
+            return messages
+    return messages
+
+
+def teacher_name(config: DistillConfig, profile: Profile, folder: Path, sampling: Sampling) -> str:
+    """A name under which stored texts may be used again: it changes with weights, prompts and sampling."""
+    shape = {
+        "weights": fingerprint(folder),
+        "context": [config.teacher_context, config.teacher_context_solution] if config.is_self_taught else None,
+        "prompt": [profile.system_prompt, profile.prompt_template],
+        "sampling": [sampling.temperature, sampling.top_p, sampling.max_tokens, sampling.stop],
+        "attempts": [config.teacher_attempts, config.seed],
+    }
+    digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16]
+    kind = "self" if config.is_self_taught else "model"
+    return f"{kind}-{folder.resolve().name[:100]}-{digest}"
+
+
+def fingerprint(folder: Path) -> str:
+    """A hash of a model folder: names and sizes of all weight files, and the first and last MiB of each."""
+    digest = hashlib.sha256()
+    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin"), folder / "config.json"]):
+        size = file.stat().st_size
+        digest.update(f"{file.name}:{size}:".encode())
+        with file.open("rb") as stream:
+            digest.update(stream.read(SAMPLE_BYTES))
+            stream.seek(max(0, size - SAMPLE_BYTES))
+            digest.update(stream.read(SAMPLE_BYTES))
+    return digest.hexdigest()
+
+
+def check_vocabulary(student: Any, teacher: Any, folder: Path) -> None:
+    """Refuse a teacher whose tokens mean something else: KL over them would be nonsense. Raises ModelRefused."""
+    ours, theirs = student.get_vocab(), teacher.get_vocab()
+    if ours != theirs:
+        n_other = sum(theirs.get(token) != number for token, number in ours.items())
+        raise ModelRefused(
+            f"the teacher in {folder} has another vocabulary than the student ({n_other:,} of {len(ours):,} tokens "
+            "differ), so their distributions cannot be compared: choose a teacher of the same family"
+        )

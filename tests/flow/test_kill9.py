@@ -14,7 +14,7 @@ from demo.arithmetic import generate
 from paced import Client, wire
 from tests.flow.processes import Part, Parts, free_port, wait_for
 from tests.flow.proxy import Recording, recording_proxy
-from tests.worker.distill.tiny import make_tiny_model
+from tests.worker.distill.tiny import tiny_folder
 
 N_KILLS = 10
 N_STEPS = {"forward_kl": 14, "reverse_kl": 10}
@@ -53,7 +53,7 @@ def _build(client: Client, folder: Path) -> wire.Curriculum:
     client.create_problem_set(wire.ProblemSetCreate(name="arithmetic", grader=wire.GraderName.NUMERIC))
     client.import_problems("arithmetic", problems)
     client.create_student(wire.StudentCreate(name="tiny"))
-    model = make_tiny_model(folder / "checkpoint-0")
+    model = tiny_folder(folder / "checkpoint-0")
     client.register_checkpoint("tiny", wire.CheckpointCreate(uri=str(model)), key="base")
     profile = client.create_profile(wire.ProfileCreate(max_tokens=8))
     schedule = [wire.StagePlan(stage=wire.Stage(name), steps=steps) for name, steps in N_STEPS.items()]

@@ -41,6 +41,13 @@ if __name__ == "__main__":
 """
 
 
+@pytest.fixture(autouse=True)
+def quick_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No compiler: a CPU engine is ready a minute sooner, about a tenth slower."""
+    monkeypatch.setenv("VLLM_CPU_CI_ENV", "1")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
 @pytest.fixture(scope="module")
 def model() -> str:
     return str(smollm2_folder(CACHE))

@@ -27,6 +27,7 @@ from paced.prompts import chat_messages, chat_text
 from worker.grading import GraderPool
 from worker.rollout.engine import Engine, EngineOptions, Sampling, make_engine
 from worker.rollout.loop import LoopOptions, RolloutLoop
+from worker.rollout.vllm_engine import bound_cores
 
 CACHE = Path(os.environ.get("PACED_CACHE", "~/.cache/paced")).expanduser()
 STUDENT = "smollm2"
@@ -101,7 +102,14 @@ def _in_process(side: str, n_problems: int, n_repeats: int, *, is_compiled: bool
 def _environment(is_compiled: bool) -> dict[str, str]:
     """For both sides alike; without vLLM's compiler a CPU engine is ready a minute sooner and about a tenth slower."""
     quick = {} if is_compiled else {"VLLM_CPU_CI_ENV": "1"}
-    return {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1", **quick}
+    return {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_LOGGING_LEVEL": "ERROR",
+        "VLLM_NO_USAGE_STATS": "1",
+        **bound_cores(),
+        **quick,
+    }
 
 
 def _row(side: str, n_tokens: int, seconds: float, **more: Any) -> dict[str, Any]:

@@ -32,7 +32,7 @@ SMALL_MACHINE = 4  # cores
 log = logging.getLogger(__name__)
 
 
-def _bound_cores() -> dict[str, str]:
+def bound_cores() -> dict[str, str]:
     """On a small CPU machine, compute on every core: by default vLLM keeps one for itself, half of two."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     return {"VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores))} if 0 < len(cores) <= SMALL_MACHINE else {}
@@ -96,7 +96,7 @@ class VllmEngine:
             multiprocessing.active_children()  # reaps what the guard killed
 
     async def _launch(self, model: str) -> None:
-        for name, value in {**ENVIRONMENT, **_bound_cores()}.items():
+        for name, value in {**ENVIRONMENT, **bound_cores()}.items():
             os.environ.setdefault(name, value)
         weights.check_folder(model)
         log.info("loading %s into vLLM", model)

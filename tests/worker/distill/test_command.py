@@ -87,7 +87,8 @@ def test_wrong_settings_end_with_a_plain_line(sqlite_client: Client, tmp_path: P
 
 def test_a_folder_without_a_model_ends_with_a_plain_line(sqlite_client: Client, tmp_path: Path) -> None:
     curriculum = make_curriculum(sqlite_client, tmp_path)
-    code, _, err = finished(start(sqlite_client, "--curriculum", curriculum.curriculum_id, "--student", str(tmp_path)))
+    arguments = ("--curriculum", curriculum.curriculum_id, "--student", str(tmp_path), "--out", str(tmp_path / "out"))
+    code, _, err = finished(start(sqlite_client, *arguments))
     assert code == 1
     assert "is not a Hugging Face model folder" in err
     assert "Traceback" not in err

@@ -31,9 +31,7 @@ Divergence = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 Gradients = tuple[Tensor | None, ...]  # of hidden states, weight and bias
 
 MAX_PADDING = 512  # heads of one tokenizer differ by so many rows at most (Qwen2.5: 151,936 and 152,064)
-ROWS_COMPARED = (
-    64  # at a time: matrix products want many tokens of a chunk, what is between them wants small temporaries
-)
+ROWS_COMPARED = 32  # a matrix product wants many tokens at a time, what follows it small temporaries
 
 
 @dataclass(frozen=True)

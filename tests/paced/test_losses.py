@@ -161,6 +161,20 @@ def test_loss_and_gradients_match_dense_float64_autograd(case, reduction):
         assert metrics.kl_token_mean.item() == pytest.approx(kl[is_scored].mean().item(), rel=TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_chunks_of_more_rows_than_are_compared_at_a_time(divergence):
+    n_tokens = 2 * losses.ROWS_COMPARED + 5
+    student, teacher = projection((n_tokens,), 30, 8, seed=1, soft_cap=3.0), projection((n_tokens,), 30, 4, seed=2)
+    coefficient, config = torch.linspace(0, 1, n_tokens), KLSettings(divergence, chunk_size=n_tokens - 2)
+    loss, kl, grads = dense_reference(student, teacher, coefficient, config)
+    ours, our_kl = weighted_kl(student, teacher, coefficient, config)
+    ours.backward()
+    assert_close(ours, loss, 1e-12)
+    assert_close(our_kl[1:], kl[1:], 1e-12)
+    for our_grad, grad in zip(gradients(student), grads, strict=True):
+        assert_close(our_grad, grad, 1e-12)
+
+
 @given(case=cases())
 @settings(max_examples=50, deadline=None)
 def test_kl_is_never_negative_and_zero_against_itself(case):

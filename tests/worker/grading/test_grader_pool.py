@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -16,7 +15,7 @@ from paced.wire.problems import GraderName
 from paced.wire.rollouts import Verdict
 from worker.grading import GraderPool, grade
 
-HOSTILE = {GraderName.EXACT: "hostile_graders:by_order"}
+HOSTILE = {GraderName.EXACT: "tests.worker.grading.hostile_graders:by_order"}
 ROOT = Path(__file__).parents[3]
 
 
@@ -125,8 +124,10 @@ async def test_a_raising_grader_keeps_its_process() -> None:
 
 async def test_a_process_killed_while_idle_costs_no_task_its_verdict() -> None:
     async with GraderPool(1) as pool:
-        os.kill(pool.pids[0], signal.SIGKILL)
-        await asyncio.sleep(0.2)
+        child = psutil.Process(pool.pids[0])
+        child.kill()
+        while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
+            await asyncio.sleep(0.01)
         result = await pool.grade("5", "5", "numeric")
         stats = pool.stats()
     assert result.verdict is Verdict.PASS
@@ -189,7 +190,8 @@ import asyncio, sys
 from worker.grading import GraderPool
 print("imported", flush=True)
 async def main():
-    async with GraderPool(2, deadline_s=600, graders={"exact": "hostile_graders:by_order"}) as pool:
+    graders = {"exact": "tests.worker.grading.hostile_graders:by_order"}
+    async with GraderPool(2, deadline_s=600, graders=graders) as pool:
         task = asyncio.create_task(pool.grade("spin", "a", "exact"))
         print(*pool.pids, flush=True)
         print((await pool.grade("a", "a", "exact")).verdict, flush=True)

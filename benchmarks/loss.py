@@ -4,7 +4,8 @@ Each measurement is a process of its own that makes the same inputs, warms up on
 backward once. Memory is the peak of resident memory during that run above what was resident before it (Linux's VmHWM,
 reset first), so the inputs do not count, and gradients do. The sides take turns, and the median counts. Errors are
 those of the loss and of both gradients against float64 autograd on full logits: the norm of the difference over the
-norm.
+norm. Each process has one thread: with more, whatever else keeps a core busy stalls every small operation at a barrier,
+and the ratio measures that.
 """
 
 # Dimension suffixes as in paced.losses are capitals:
@@ -26,6 +27,7 @@ from torch import Tensor
 
 from paced.losses import KLSettings, Projection, weighted_kl
 
+THREADS = 1
 SLICE = 128  # tokens of the float64 reference at a time
 
 
@@ -141,7 +143,7 @@ def run(small: bool) -> dict[str, Any]:
             "divergence": "forward_kl",
             "dtype": "float32",
             "chunk_size": KLSettings().chunk_size,
-            "threads": torch.get_num_threads(),
+            "threads": THREADS,
             "repeats": [n_repeats for _, n_repeats in plan],
             "errors_at": asdict(plan[0][0]),
         },
@@ -202,6 +204,7 @@ def main() -> None:
     for name in ("n_tokens", "n_vocabulary", "width"):
         parser.add_argument(name, type=int)
     arguments = parser.parse_args()
+    torch.set_num_threads(THREADS)
     size = Size(arguments.n_tokens, arguments.n_vocabulary, arguments.width)
     print(json.dumps(measure_errors(size) if arguments.what == "errors" else measure(arguments.what, size)))
 

@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import settings
 
 from paced import Client
 from tests.service import Service, TestClock, postgres_databases, serve
+
+settings.register_profile("paced", deadline=None)  # a busy machine is no failure
+settings.load_profile("paced")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -24,11 +24,12 @@ def demo(
         Path | None, typer.Option(help="Your own JSONL to add to the problems (fields `question` and `answer`)")
     ] = None,
     port: Annotated[int, typer.Option(help="Port of the service, if it is free")] = 8420,
-    n_per_kind: Annotated[int, typer.Option(help="Generated problems of each of seven kinds", min=4)] = 60,
+    n_per_kind: Annotated[int, typer.Option(help="Generated problems of each of seven kinds", min=4)] = 45,
     forward_steps: Annotated[int, typer.Option(help="Optimiser steps of forward KL", min=1)] = 60,
     reverse_steps: Annotated[int, typer.Option(help="Optimiser steps of reverse KL", min=1)] = 40,
     batch_size: Annotated[int, typer.Option(help="Problems a step", min=1)] = 16,
-    learning_rate: Annotated[float, typer.Option(help="Peak learning rate")] = 2e-5,
+    learning_rate: Annotated[float, typer.Option(help="Of the forward stage")] = 5e-5,
+    reverse_learning_rate: Annotated[float, typer.Option(help="Of the reverse stage")] = 2e-5,
     leave: Annotated[bool, typer.Option("--exit", help="End when done instead of leaving the service open")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object, last")] = False,
 ) -> None:
@@ -43,7 +44,15 @@ def demo(
     from demo.report import show
 
     plan = Plan(
-        data, problems or OWN_PROBLEMS, port, n_per_kind, forward_steps, reverse_steps, batch_size, learning_rate
+        data=data,
+        problems=problems or OWN_PROBLEMS,
+        port=port,
+        n_per_kind=n_per_kind,
+        forward_steps=forward_steps,
+        reverse_steps=reverse_steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        reverse_learning_rate=reverse_learning_rate,
     )
     notes, started = Console(stderr=True), time.monotonic()
     signal.signal(signal.SIGTERM, _as_interrupt)

@@ -32,6 +32,7 @@ class Plan:
     reverse_steps: int
     batch_size: int
     learning_rate: float
+    reverse_learning_rate: float
 
     @property
     def n_steps(self) -> int:
@@ -115,7 +116,9 @@ def start_trainer(plan: Plan, client: Client, children: Children, world: World) 
         *("--out", str((plan.data / "run").resolve())),
         *("--batch-size", str(plan.batch_size)),
         *("--learning-rate", str(plan.learning_rate)),
-        *("--set", "temperature=0.6"),  # the distributions are compared as they are sampled
+        *("--reverse-learning-rate", str(plan.reverse_learning_rate)),
+        *("--set", "temperature=0.6"),  # the distributions are compared as they are sampled,
+        *("--set", "teacher_sharpness=1.67"),  # and the teacher is surer than at its own temperature
         "--json",
     )
     children.start("distill", *arguments, environment=_access(client))

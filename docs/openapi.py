@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
+from app.http.problem_json import FIELD_CODES
 from docs.markdown import HEADER, code, prose, table
 
 Json = dict[str, Any]
@@ -25,8 +26,8 @@ The service describes itself at `/openapi.json` (OpenAPI 3.1). What holds for ev
   `admin`; `admin` may do everything.
 - **Errors** are problem details (RFC 9457, `application/problem+json`) with `type`, `title`, `status`, `detail` and a
   stable `code`; `detail` says what happened, where, and what to do. Programs go by [`code`](#error-codes). A body that
-  breaks its model answers 422 with `validation_failed` and each field in `errors`; one that is not JSON, 422 with
-  `bad_json`.
+  breaks its model answers 422 with each field and its own code in `errors` (`out_of_range`, `unknown_field`, ...);
+  one that is not JSON, 422 with `bad_json`.
 - **Retries.** 409, 429 and 503 carry `Retry-After` where waiting helps. POSTs that create leases, batches and
   checkpoints take an `Idempotency-Key`: the same key with the same body is answered alike, with another body it is
   refused. Creating a problem set, student, profile, measurement, curriculum or run again returns the one there is.
@@ -174,7 +175,8 @@ def _model(name: str, schema: Json) -> str:
 def _error_codes() -> list[tuple[str, str]]:
     """Code and status of every error class of the service, and of every code given where one is raised."""
     classes: dict[str, str] = {}
-    found = {"bad_json": "422", "validation_failed": "422", "method_not_allowed": "405", "internal": "500"}
+    found = dict.fromkeys((*FIELD_CODES.values(), "unknown_parameter", "validation_failed"), "422")
+    found |= {"unsupported_media_type": "415", "client_gone": "400", "method_not_allowed": "405", "internal": "500"}
     for node in _nodes(ast.ClassDef):
         for line in node.body:
             if isinstance(line, ast.Assign) and isinstance(line.value, ast.Tuple) and len(line.value.elts) == 3:

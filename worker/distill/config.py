@@ -63,6 +63,9 @@ class DistillConfig(BaseModel):
         Field(description="D: batch size (a batch of low weights stays small), or the batch's own sum of weights"),
     ] = "set_mean"
     temperature: Annotated[float, Field(gt=0, description="Of both distributions in the KL")] = 1.0
+    teacher_sharpness: Annotated[
+        float, Field(gt=0, description="Factor on the teacher's logits; above 1 it teaches to be surer than it is")
+    ] = 1.0
     chunk_tokens: Annotated[int, Field(ge=1, description="Tokens projected to the vocabulary at once")] = 256
     max_prompt_tokens: Annotated[int, Field(ge=1, description="Problems with longer prompts are left out")] = 2048
     max_answer_tokens: Annotated[int, Field(ge=1, description="Answers are cut here")] = 2048

@@ -8,6 +8,7 @@ Dimension suffixes: B sequences, T positions, A answer tokens, H width, V vocabu
 
 import copy
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,15 @@ def answer_projection(model: Any, padded: Padded, dtype: torch.dtype) -> Project
     index_B_A_H = padded.position_B_A[:, :, None].expand(-1, -1, hidden_B_T_H.shape[-1])
     is_tensor_core = hidden_B_T_H.is_cuda and dtype is torch.bfloat16
     return _projection(model, hidden_B_T_H.gather(1, index_B_A_H), dtype if is_tensor_core else torch.float32)
+
+
+def sharpened(side: Projection, factor: float) -> Projection:
+    """The same with its logits multiplied by a factor. Raises ModelRefused for capped logits, which do not scale so."""
+    if factor == 1:
+        return side
+    if side.soft_cap is not None:
+        raise ModelRefused("teacher_sharpness does not fit a teacher whose logits are capped: leave it at 1")
+    return replace(side, hidden=side.hidden * factor, bias_V=None if side.bias_V is None else side.bias_V * factor)
 
 
 def check_projection(model: Any, folder: Path) -> None:

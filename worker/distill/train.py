@@ -184,6 +184,7 @@ def group_loss(
         student_side = model.answer_projection(session.student, ours, session.dtype)
         with torch.no_grad():
             teacher_side = model.answer_projection(teacher.model, theirs, session.dtype)
+            teacher_side = model.sharpened(teacher_side, config.teacher_sharpness)
     loss, metrics = distillation_loss(
         student_side,
         teacher_side,

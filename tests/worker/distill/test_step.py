@@ -1,5 +1,6 @@
 """One optimiser step against dense autograd."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -7,13 +8,14 @@ from typing import Any
 import pytest
 import torch
 
+from paced.losses import Projection
 from paced.wire import Stage
 from tests.worker.distill.tiny import tiny_folder
 from worker.distill.config import DistillConfig
 from worker.distill.data import Example
 from worker.distill.errors import ConfigRefused, DistillError, ModelRefused
 from worker.distill.lessons import Lesson
-from worker.distill.model import check_projection, load_model
+from worker.distill.model import check_projection, load_model, sharpened
 from worker.distill.train import group_loss, loss_denominator, update
 
 CPU = torch.device("cpu")
@@ -44,10 +46,10 @@ def dense_loss(session: Any, stage: Stage, denominator: float) -> torch.Tensor:
     total = torch.zeros(())
     for one in EXAMPLES:
         ours, theirs = (
-            model(torch.tensor([prompt + one.answer])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
-            for model, prompt in (
-                (session.student, one.student_prompt),
-                (session.lessons.teacher.model, one.teacher_prompt),
+            (sharpness * model(torch.tensor([prompt + one.answer])).logits[0, len(prompt) - 1 : -1]).log_softmax(-1)
+            for model, prompt, sharpness in (
+                (session.student, one.student_prompt, 1.0),
+                (session.lessons.teacher.model, one.teacher_prompt, session.config.teacher_sharpness),
             )
         )
         a, b = (theirs, ours) if stage == Stage.FORWARD_KL else (ours, theirs)
@@ -59,9 +61,10 @@ def gradients(session: Any, loss: torch.Tensor) -> list[torch.Tensor]:
     return list(torch.autograd.grad(loss, list(session.student.parameters())))
 
 
+@pytest.mark.parametrize("sharpness", [1.0, 1.67])
 @pytest.mark.parametrize("stage", list(Stage))
-def test_a_micro_batch_equals_dense_autograd(student: Path, teacher: Path, stage: Stage) -> None:
-    session = make_session(student, teacher)
+def test_a_micro_batch_equals_dense_autograd(student: Path, teacher: Path, stage: Stage, sharpness: float) -> None:
+    session = make_session(student, teacher, teacher_sharpness=sharpness)
     loss, kl_sum, n_tokens = group_loss(session, EXAMPLES, stage, 3.0)
     dense = dense_loss(session, stage, 3.0)
     assert loss.item() == pytest.approx(dense.item(), rel=1e-5)
@@ -143,6 +146,16 @@ def test_a_model_that_scales_its_logits_is_refused(student: Path) -> None:
     model.lm_head.forward = lambda hidden: 2 * head(hidden)
     with pytest.raises(ModelRefused, match="chunked loss does not fit"):
         check_projection(model, student)
+
+
+def test_capped_logits_cannot_be_sharpened() -> None:
+    side = Projection(torch.ones(1, 2), torch.ones(3, 2), torch.ones(3))
+    scaled = sharpened(side, 2.0)
+    assert scaled.bias_V is not None
+    assert (scaled.hidden.tolist(), scaled.bias_V.tolist()) == ([[2, 2]], [2, 2, 2])
+    assert sharpened(side, 1.0) is side
+    with pytest.raises(ModelRefused, match="capped"):
+        sharpened(replace(side, soft_cap=30.0), 2.0)
 
 
 def test_bfloat16_autocast_stays_near_float32(student: Path, teacher: Path) -> None:

@@ -37,6 +37,7 @@ def test_ten_kills_lose_and_double_nothing(tmp_path: Path) -> None:
             _kill_at_random([service, worker, trainer], trainer)
             assert trainer.wait(240) == 0, trainer.tail()
             _wait_until_measured(client, curriculum)
+            _wait_until_asking(recording)  # a signal while Python still starts would end it with -15
             assert worker.stop() == 0, worker.tail()
             run = next(client.runs(curriculum.curriculum_id))
             batches = list(client.batches(curriculum.curriculum_id))
@@ -112,6 +113,12 @@ def _wait_until_measured(client: Client, curriculum: wire.Curriculum) -> None:
         return m.n_at_latest == m.n_problems and m.n_leased == 0
 
     wait_for(is_measured, "the last checkpoint to be measured", 120)
+
+
+def _wait_until_asking(recording: Recording) -> None:
+    """Until the worker claims anew: it is up and its signal handlers are set."""
+    n_seen = len(recording.of("POST", "/rollout-leases"))
+    wait_for(lambda: len(recording.of("POST", "/rollout-leases")) > n_seen, "the worker to ask for work")
 
 
 def _check_batches(

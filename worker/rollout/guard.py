@@ -27,22 +27,26 @@ class Guard:
         self._process = subprocess.Popen(  # noqa: S603 - our own file
             [sys.executable, "-S", "-E", __file__, str(os.getpid())],
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
         assert self._process.stdin is not None
-        self._pipe = self._process.stdin
+        assert self._process.stdout is not None
+        self._pipe, self._answers = self._process.stdin, self._process.stdout
+        self._answers.readline()  # it watches from here on
 
     def started(self) -> None:
-        """The engine is complete: what is spawned from now on is not of it."""
+        """The engine is complete: returns when all of it is noted; what is spawned from now on is not of it."""
         with contextlib.suppress(OSError):
             self._pipe.write(b"started\n")
             self._pipe.flush()
+            self._answers.readline()
 
     def close(self, timeout_s: float = 10.0) -> None:
         """Kill what is left of the engine and wait until it is gone."""
         self._pipe.close()
+        self._answers.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout_s)
 
@@ -75,10 +79,16 @@ def _extend(family: dict[int, int], table: dict[int, tuple[int, int]]) -> None:
         family |= {pid: start for pid, (parent, start) in table.items() if parent in family}
 
 
+def _answer_owner() -> None:
+    with contextlib.suppress(OSError):
+        os.write(1, b"noted\n")
+
+
 def _watch(owner: int) -> dict[int, int]:
     """The engine's processes, noted until the owner says that it has started; returns when the pipe closes."""
     family: dict[int, int] = {}
     is_started = False
+    _answer_owner()
     while True:
         ready, _, _ = select.select([0], [], [], None if is_started else SCAN_S)
         if ready:
@@ -89,6 +99,8 @@ def _watch(owner: int) -> dict[int, int]:
         for pid in [pid for pid, (parent, _) in table.items() if parent == owner and _is_spawned(pid)]:
             family[pid] = table[pid][1]
         _extend(family, table)
+        if ready:
+            _answer_owner()
 
 
 def _kill(family: dict[int, int]) -> None:

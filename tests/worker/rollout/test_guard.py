@@ -1,5 +1,7 @@
 """The guard against orphans, on processes of our own that spawn as vLLM's do."""
 
+import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -55,23 +57,24 @@ def are_gone(pids: list[int], timeout_s: float = 10.0) -> bool:
 def test_no_process_outlives_its_owner(tmp_path: Path, when: str) -> None:
     script = tmp_path / "owner.py"
     script.write_text(OWNER)
-    owner = subprocess.Popen(
-        [sys.executable, str(script), when],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={"PYTHONPATH": ".", "PATH": "/usr/bin:/bin"},
-    )
-    assert owner.stdout is not None
-    assert owner.stdin is not None
-    pids = [int(word) for word in owner.stdout.readline().split()]
-    assert len(pids) == 2
-    assert all(psutil.pid_exists(pid) for pid in pids)
-    if when == "close":
-        owner.stdin.write("\n")
-        owner.stdin.flush()
-        assert owner.stdout.readline() == "closed\n"
-        assert are_gone(pids, timeout_s=0.5)
-    owner.send_signal(signal.SIGKILL)
-    assert are_gone(pids)
-    owner.communicate()
+    command = [sys.executable, str(script), when]
+    environment = {"PYTHONPATH": ".", "PATH": "/usr/bin:/bin"}
+    pids: list[int] = []
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as owner:
+        assert owner.stdout is not None
+        assert owner.stdin is not None
+        try:
+            pids += [int(word) for word in owner.stdout.readline().split()]
+            assert len(pids) == 2
+            assert all(psutil.pid_exists(pid) for pid in pids)
+            if when == "close":
+                owner.stdin.write("\n")
+                owner.stdin.flush()
+                assert owner.stdout.readline() == "closed\n"
+                assert are_gone(pids, timeout_s=0.5)
+            owner.send_signal(signal.SIGKILL)
+            assert are_gone(pids)
+        finally:
+            for pid in [owner.pid, *pids]:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)

@@ -1,6 +1,6 @@
 """Every table. Illegal states are unstorable: enums, CHECKs, unique indexes.
 
-problem_sets < problems        students < checkpoints       profiles
+problem_sets < problems < decisions        students < checkpoints       profiles
 measurements (student, set, profile) < estimates (one row a problem; the leased row) < observations < rollouts
 curricula < curriculum_versions, batches      runs < run_metrics      teacher_references      keys
 """
@@ -92,11 +92,13 @@ problem_sets = Table(
     metadata,
     Column("name", String(64), primary_key=True),
     Column("description", Text, nullable=False),
-    Column("grader", one_of(wire.GraderName, "grader"), nullable=False),
+    Column("grader", String(80), nullable=False),
+    Column("policy", JSON, nullable=False),
     count("n_problems"),
+    count("n_flagged"),
     count("n_rows"),
     Column("created_at", UtcDateTime, nullable=False),
-    from_zero("n_problems", "n_rows"),
+    from_zero("n_problems", "n_flagged", "n_rows"),
 )
 
 problems = Table(
@@ -108,11 +110,14 @@ problems = Table(
     Column("fingerprint", String(32), nullable=False),
     Column("prompt", Text, nullable=False),  # JSON: a string, or a list of messages
     Column("answer", Text, nullable=False),
-    Column("grader", one_of(wire.GraderName, "grader"), nullable=False),
+    Column("grader", String(80), nullable=False),
     Column("tags", JSON, nullable=False),
     Column("source", Text, nullable=False),
     Column("solution", Text),
     Column("multiplicity", Integer, nullable=False),
+    Column("state", one_of(wire.ProblemState, "state"), nullable=False),
+    Column("flag", one_of(wire.Flag, "flag")),
+    Column("flag_detail", Text),
     # a re-import must not count its own rows as twins of themselves: rows are counted within one import
     Column("import_id", String(32), nullable=False),
     count("import_count"),
@@ -121,8 +126,24 @@ problems = Table(
     UniqueConstraint("problem_set", "ordinal"),
     UniqueConstraint("problem_set", "fingerprint"),
     CheckConstraint("multiplicity >= 1", name="multiplicity"),
+    CheckConstraint("state = 'ready' OR flag IS NOT NULL", name="flag_says_why"),
+    Index("ix_problems_flagged", "problem_set", "state", "ordinal"),
     CheckConstraint("holdout_key BETWEEN 0 AND 65535", name="holdout"),
     from_zero("ordinal", "import_count"),
+)
+
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("decision_id", BigId, primary_key=True, autoincrement=True),
+    Column("problem_id", ForeignKey("problems.problem_id"), nullable=False, index=True),
+    Column("state_before", one_of(wire.ProblemState, "state_before"), nullable=False),
+    Column("state_after", one_of(wire.ProblemState, "state_after"), nullable=False),
+    Column("answer_before", Text, nullable=False),
+    Column("answer_after", Text, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("decided_by", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
 )
 
 imports = Table(
@@ -307,6 +328,7 @@ observations = Table(
     Column("source", one_of(wire.ObservationSource, "source"), nullable=False),
     Column("lease_id", ForeignKey("leases.lease_id")),
     Column("batch_id", ForeignKey("batches.batch_id")),
+    Column("regraded_from", ForeignKey("observations.observation_id")),
     count("n_passed"),
     count("n_counted"),
     count("n_failed"),
@@ -318,7 +340,12 @@ observations = Table(
     ForeignKeyConstraint(["measurement_id", "problem_id"], ["estimates.measurement_id", "estimates.problem_id"]),
     UniqueConstraint("lease_id", "problem_id"),
     UniqueConstraint("batch_id", "problem_id"),
-    CheckConstraint("(lease_id IS NULL) <> (batch_id IS NULL)", name="one_origin"),
+    UniqueConstraint("measurement_id", "regraded_from"),
+    CheckConstraint(
+        "CASE WHEN lease_id IS NULL THEN 0 ELSE 1 END + CASE WHEN batch_id IS NULL THEN 0 ELSE 1 END"
+        " + CASE WHEN regraded_from IS NULL THEN 0 ELSE 1 END = 1",
+        name="one_origin",
+    ),
     CheckConstraint("n_passed <= n_counted", name="passed_within_counted"),
     Index("ix_observations_problem", "measurement_id", "problem_id", "observation_id"),
     Index("ix_observations_checkpoint", "measurement_id", "checkpoint_index"),

@@ -24,24 +24,15 @@ def upgrade() -> None:
         "problem_sets",
         sa.Column("name", sa.String(length=64), nullable=False),
         sa.Column("description", sa.Text(), nullable=False),
-        sa.Column(
-            "grader",
-            sa.Enum(
-                "exact",
-                "numeric",
-                "choice",
-                "math",
-                name="grader",
-                native_enum=False,
-                create_constraint=True,
-                length=32,
-            ),
-            nullable=False,
-        ),
+        sa.Column("grader", sa.String(length=80), nullable=False),
+        sa.Column("policy", sa.JSON(), nullable=False),
         sa.Column("n_problems", sa.Integer(), nullable=False),
+        sa.Column("n_flagged", sa.Integer(), nullable=False),
         sa.Column("n_rows", sa.Integer(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.CheckConstraint('"n_problems" >= 0 AND "n_rows" >= 0', name=op.f("ck_problem_sets_from_zero")),
+        sa.CheckConstraint(
+            '"n_problems" >= 0 AND "n_flagged" >= 0 AND "n_rows" >= 0', name=op.f("ck_problem_sets_from_zero")
+        ),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_problem_sets")),
     )
     op.create_table(
@@ -121,28 +112,40 @@ def upgrade() -> None:
         sa.Column("fingerprint", sa.String(length=32), nullable=False),
         sa.Column("prompt", sa.Text(), nullable=False),
         sa.Column("answer", sa.Text(), nullable=False),
-        sa.Column(
-            "grader",
-            sa.Enum(
-                "exact",
-                "numeric",
-                "choice",
-                "math",
-                name="grader",
-                native_enum=False,
-                create_constraint=True,
-                length=32,
-            ),
-            nullable=False,
-        ),
+        sa.Column("grader", sa.String(length=80), nullable=False),
         sa.Column("tags", sa.JSON(), nullable=False),
         sa.Column("source", sa.Text(), nullable=False),
         sa.Column("solution", sa.Text(), nullable=True),
         sa.Column("multiplicity", sa.Integer(), nullable=False),
+        sa.Column(
+            "state",
+            sa.Enum("ready", "flagged", "excluded", name="state", native_enum=False, create_constraint=True, length=32),
+            nullable=False,
+        ),
+        sa.Column(
+            "flag",
+            sa.Enum(
+                "conflicting_answers",
+                "no_answer",
+                "proof",
+                "placeholder",
+                "missing_figure",
+                "multi_part",
+                "overlap",
+                "review",
+                name="flag",
+                native_enum=False,
+                create_constraint=True,
+                length=32,
+            ),
+            nullable=True,
+        ),
+        sa.Column("flag_detail", sa.Text(), nullable=True),
         sa.Column("import_id", sa.String(length=32), nullable=False),
         sa.Column("import_count", sa.Integer(), nullable=False),
         sa.Column("holdout_key", sa.Integer(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.CheckConstraint("state = 'ready' OR flag IS NOT NULL", name=op.f("ck_problems_flag_says_why")),
         sa.CheckConstraint('"ordinal" >= 0 AND "import_count" >= 0', name=op.f("ck_problems_from_zero")),
         sa.CheckConstraint("holdout_key BETWEEN 0 AND 65535", name=op.f("ck_problems_holdout")),
         sa.CheckConstraint("multiplicity >= 1", name=op.f("ck_problems_multiplicity")),
@@ -151,6 +154,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("problem_set", "fingerprint", name=op.f("uq_problems_problem_set_fingerprint")),
         sa.UniqueConstraint("problem_set", "ordinal", name=op.f("uq_problems_problem_set_ordinal")),
     )
+    op.create_index("ix_problems_flagged", "problems", ["problem_set", "state", "ordinal"], unique=False)
     op.create_table(
         "curricula",
         sa.Column("curriculum_id", sa.String(length=32), nullable=False),
@@ -172,6 +176,41 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("curriculum_id", name=op.f("pk_curricula")),
         sa.UniqueConstraint("name", name=op.f("uq_curricula_name")),
     )
+    op.create_table(
+        "decisions",
+        sa.Column(
+            "decision_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False
+        ),
+        sa.Column("problem_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column(
+            "state_before",
+            sa.Enum(
+                "ready",
+                "flagged",
+                "excluded",
+                name="state_before",
+                native_enum=False,
+                create_constraint=True,
+                length=32,
+            ),
+            nullable=False,
+        ),
+        sa.Column(
+            "state_after",
+            sa.Enum(
+                "ready", "flagged", "excluded", name="state_after", native_enum=False, create_constraint=True, length=32
+            ),
+            nullable=False,
+        ),
+        sa.Column("answer_before", sa.Text(), nullable=False),
+        sa.Column("answer_after", sa.Text(), nullable=False),
+        sa.Column("note", sa.Text(), nullable=False),
+        sa.Column("decided_by", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(["problem_id"], ["problems.problem_id"], name=op.f("fk_decisions_problem_id")),
+        sa.PrimaryKeyConstraint("decision_id", name=op.f("pk_decisions")),
+    )
+    op.create_index(op.f("ix_decisions_problem_id"), "decisions", ["problem_id"], unique=False)
     op.create_table(
         "leases",
         sa.Column("lease_id", sa.String(length=32), nullable=False),
@@ -395,6 +434,7 @@ def upgrade() -> None:
         ),
         sa.Column("lease_id", sa.String(length=32), nullable=True),
         sa.Column("batch_id", sa.String(length=32), nullable=True),
+        sa.Column("regraded_from", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("n_passed", sa.Integer(), nullable=False),
         sa.Column("n_counted", sa.Integer(), nullable=False),
         sa.Column("n_failed", sa.Integer(), nullable=False),
@@ -407,7 +447,10 @@ def upgrade() -> None:
             '"n_passed" >= 0 AND "n_counted" >= 0 AND "n_failed" >= 0 AND "n_truncated" >= 0 AND "n_timeout" >= 0 AND "n_grader_error" >= 0 AND "n_infrastructure" >= 0',
             name=op.f("ck_observations_from_zero"),
         ),
-        sa.CheckConstraint("(lease_id IS NULL) <> (batch_id IS NULL)", name=op.f("ck_observations_one_origin")),
+        sa.CheckConstraint(
+            "CASE WHEN lease_id IS NULL THEN 0 ELSE 1 END + CASE WHEN batch_id IS NULL THEN 0 ELSE 1 END + CASE WHEN regraded_from IS NULL THEN 0 ELSE 1 END = 1",
+            name=op.f("ck_observations_one_origin"),
+        ),
         sa.CheckConstraint("n_passed <= n_counted", name=op.f("ck_observations_passed_within_counted")),
         sa.ForeignKeyConstraint(["batch_id"], ["batches.batch_id"], name=op.f("fk_observations_batch_id")),
         sa.ForeignKeyConstraint(["lease_id"], ["leases.lease_id"], name=op.f("fk_observations_lease_id")),
@@ -416,9 +459,15 @@ def upgrade() -> None:
             ["estimates.measurement_id", "estimates.problem_id"],
             name=op.f("fk_observations_measurement_id_problem_id"),
         ),
+        sa.ForeignKeyConstraint(
+            ["regraded_from"], ["observations.observation_id"], name=op.f("fk_observations_regraded_from")
+        ),
         sa.PrimaryKeyConstraint("observation_id", name=op.f("pk_observations")),
         sa.UniqueConstraint("batch_id", "problem_id", name=op.f("uq_observations_batch_id_problem_id")),
         sa.UniqueConstraint("lease_id", "problem_id", name=op.f("uq_observations_lease_id_problem_id")),
+        sa.UniqueConstraint(
+            "measurement_id", "regraded_from", name=op.f("uq_observations_measurement_id_regraded_from")
+        ),
     )
     op.create_index("ix_observations_checkpoint", "observations", ["measurement_id", "checkpoint_index"], unique=False)
     op.create_index(
@@ -474,7 +523,10 @@ def downgrade() -> None:
     op.drop_table("teacher_references")
     op.drop_index("ix_leases_state_expires_at", table_name="leases")
     op.drop_table("leases")
+    op.drop_index(op.f("ix_decisions_problem_id"), table_name="decisions")
+    op.drop_table("decisions")
     op.drop_table("curricula")
+    op.drop_index("ix_problems_flagged", table_name="problems")
     op.drop_table("problems")
     op.drop_table("measurements")
     op.drop_table("imports")

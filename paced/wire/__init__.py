@@ -32,8 +32,18 @@ from .curricula import (
     StagePlan,
 )
 from .estimates import Estimate, Frontier, HoldoutPoint, Observation, ObservationSource, ProblemEstimate
+from .grading import (
+    AnswerToGrade,
+    GradedAnswer,
+    Grader,
+    GradeRequest,
+    GraderName,
+    Grades,
+    GradingPolicy,
+    Verdict,
+)
 from .keys import Key, KeyCreate, KeyCreated, Scope
-from .problems import GraderName, ImportReport, Problem, ProblemSet, ProblemSetCreate, Refusal
+from .problems import Flag, ImportReport, Problem, ProblemSet, ProblemSetCreate, ProblemState, Refusal
 from .rollouts import (
     Lease,
     LeaseClaim,
@@ -46,7 +56,6 @@ from .rollouts import (
     ReportReceipt,
     Rollout,
     RolloutGroup,
-    Verdict,
 )
 from .students import Checkpoint, CheckpointCreate, Profile, ProfileCreate, Student, StudentCreate
 from .training import (
@@ -63,6 +72,7 @@ from .training import (
 
 __all__ = [
     "NO_NUL",
+    "AnswerToGrade",
     "Batch",
     "BatchAck",
     "BatchExplanation",
@@ -79,8 +89,14 @@ __all__ = [
     "Estimate",
     "EstimatorConfig",
     "ExplainedItem",
+    "Flag",
     "Frontier",
+    "GradeRequest",
+    "GradedAnswer",
+    "Grader",
     "GraderName",
+    "Grades",
+    "GradingPolicy",
     "HoldoutPoint",
     "Id",
     "ImportReport",
@@ -113,6 +129,7 @@ __all__ = [
     "ProblemEstimate",
     "ProblemSet",
     "ProblemSetCreate",
+    "ProblemState",
     "Profile",
     "ProfileCreate",
     "Prompt",

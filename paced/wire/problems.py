@@ -4,15 +4,28 @@ from datetime import datetime
 from enum import StrEnum
 
 from .base import Name, Prompt, Request, Resource, Text, example
+from .grading import Grader, GraderName, GradingPolicy
 
 
-class GraderName(StrEnum):
-    """How an answer is judged: see worker/grading."""
+class ProblemState(StrEnum):
+    """Only ready problems are leased, drawn and held out; flagged ones wait for someone to decide."""
 
-    EXACT = "exact"
-    NUMERIC = "numeric"
-    CHOICE = "choice"
-    MATH = "math"
+    READY = "ready"
+    FLAGGED = "flagged"
+    EXCLUDED = "excluded"
+
+
+class Flag(StrEnum):
+    """Why a problem waits for a decision."""
+
+    CONFLICTING_ANSWERS = "conflicting_answers"
+    NO_ANSWER = "no_answer"
+    PROOF = "proof"
+    PLACEHOLDER = "placeholder"
+    MISSING_FIGURE = "missing_figure"
+    MULTI_PART = "multi_part"
+    OVERLAP = "overlap"
+    REVIEW = "review"
 
 
 class ProblemSetCreate(Request):
@@ -22,25 +35,33 @@ class ProblemSetCreate(Request):
 
     name: Name
     description: Text = ""
-    grader: GraderName = GraderName.MATH
+    grader: Grader = GraderName.MATH
+    policy: GradingPolicy = GradingPolicy()
 
 
 class ProblemSet(Resource):
-    """A problem set; `n_rows` counts imported rows, twins included, `n_problems` distinct problems."""
+    """A problem set; `n_rows` counts imported rows, twins included, `n_problems` distinct problems.
+
+    `n_flagged` of the problems wait for a decision.
+    """
 
     model_config = example(
         name="gsm8k",
         description="Grade-school word problems",
         grader="math",
+        policy=GradingPolicy().model_dump(),
         n_problems=1319,
+        n_flagged=0,
         n_rows=1319,
         created_at="2026-11-25T08:00:00Z",
     )
 
     name: str
     description: str
-    grader: GraderName
+    grader: Grader
+    policy: GradingPolicy
     n_problems: int
+    n_flagged: int
     n_rows: int
     created_at: datetime
 
@@ -60,6 +81,9 @@ class Problem(Resource):
         source="arithmetic.jsonl",
         solution="7 * 8 = 56",
         multiplicity=1,
+        state="ready",
+        flag="no_answer",
+        flag_detail="the answer field is empty",
         created_at="2026-11-25T08:00:00Z",
     )
 
@@ -69,11 +93,14 @@ class Problem(Resource):
     fingerprint: str
     prompt: Prompt
     answer: str
-    grader: GraderName
+    grader: Grader
     tags: list[str]
     source: str
     solution: str | None
     multiplicity: int
+    state: ProblemState
+    flag: Flag | None
+    flag_detail: str | None
     created_at: datetime
 
 

@@ -7,19 +7,8 @@ from typing import Annotated
 from pydantic import Field, StringConstraints
 
 from .base import Count, Id, Index, Label, Name, ProblemId, Prompt, Request, Resource, example
-from .problems import GraderName
+from .grading import Grader, GradingPolicy, Verdict
 from .students import CHECKPOINT, PROFILE, Checkpoint, Profile
-
-
-class Verdict(StrEnum):
-    """What became of one answer; only pass and fail (and, by profile, truncated) move the pass rate."""
-
-    PASS = "pass"
-    FAIL = "fail"
-    TRUNCATED = "truncated"
-    TIMEOUT = "timeout"
-    GRADER_ERROR = "grader_error"
-    INFRASTRUCTURE = "infrastructure"
 
 
 class LeaseState(StrEnum):
@@ -102,7 +91,8 @@ class LeasedProblem(Resource):
     problem_id: int
     prompt: Prompt
     answer: str
-    grader: GraderName
+    grader: Grader
+    policy: GradingPolicy
     n_rollouts: int
 
 
@@ -126,6 +116,7 @@ class Lease(Resource):
                 "prompt": "Compute 7 * 8. Reply with the number only.",
                 "answer": "56",
                 "grader": "numeric",
+                "policy": GradingPolicy().model_dump(),
                 "n_rollouts": 8,
             }
         ],

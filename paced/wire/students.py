@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from .base import NO_NUL, Id, Index, Name, Request, Resource, Text, example
-from .problems import GraderName
+from .grading import Grader, GradingPolicy
 
 
 class StudentCreate(Request):
@@ -76,7 +76,8 @@ class Student(Resource):
 class ProfileCreate(Request):
     """How answers are sampled and judged; its hash is its id, so pass rates of different profiles never mix.
 
-    `prompt_template` holds `{prompt}` once; it wraps the last user turn. `grader` overrides each problem's own.
+    `prompt_template` holds `{prompt}` once; it wraps the last user turn. `grader` and `policy` override
+    the problem's and its set's.
     """
 
     model_config = example(temperature=0.6, top_p=0.95, max_tokens=64, grader_version="1")
@@ -88,7 +89,8 @@ class ProfileCreate(Request):
     top_k: Annotated[int, Field(ge=0, lt=2**31, description="0 keeps all tokens")] = 0
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 512
     stop: Annotated[list[str], Field(max_length=16)] = []
-    grader: GraderName | None = None
+    grader: Grader | None = None
+    policy: GradingPolicy | None = None
     grader_version: Annotated[str, Field(min_length=1, max_length=32)] = "1"
     is_truncated_fail: Annotated[bool, Field(description="Count truncated answers as fail instead of apart")] = False
 
@@ -103,6 +105,7 @@ PROFILE: dict[str, Any] = {
     "max_tokens": 64,
     "stop": [],
     "grader": "numeric",
+    "policy": GradingPolicy().model_dump(),
     "grader_version": "1",
     "is_truncated_fail": False,
     "created_at": "2026-11-25T08:00:00Z",
@@ -122,7 +125,8 @@ class Profile(Resource):
     top_k: int
     max_tokens: int
     stop: list[str]
-    grader: GraderName | None
+    grader: Grader | None
+    policy: GradingPolicy | None
     grader_version: str
     is_truncated_fail: bool
     created_at: datetime

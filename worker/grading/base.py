@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from paced.wire.rollouts import Verdict
+from paced.wire.grading import Verdict
 
 
 @dataclass(frozen=True)

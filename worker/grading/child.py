@@ -13,7 +13,7 @@ import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from paced.wire.problems import GraderName
+from paced.wire.grading import GraderName
 
 from .base import Grader
 from .judge import GRADERS, grade, load_grader

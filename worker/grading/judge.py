@@ -5,8 +5,7 @@ import re
 import time
 from collections.abc import Mapping
 
-from paced.wire.problems import GraderName
-from paced.wire.rollouts import Verdict
+from paced.wire.grading import GraderName, Verdict
 
 from . import choice, exact, latex, numeric
 from .base import Grade, Grader, UngradableError

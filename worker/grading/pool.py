@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import NamedTuple, Self
 
-from paced.wire.problems import GraderName
-from paced.wire.rollouts import Verdict
+from paced.wire import Grader, GraderName, GradingPolicy, Verdict
 
 from .base import Grade
 from .judge import MAX_CHARS
@@ -26,7 +25,8 @@ CLOSED = "the grader pool was closed"
 class _Task(NamedTuple):
     text: str
     answer: str
-    grader: GraderName
+    grader: Grader
+    policy: GradingPolicy
     future: Future[Grade]
 
 
@@ -83,12 +83,12 @@ class GraderPool:
         """Close the pool."""
         await self.close()
 
-    async def grade(self, text: str, answer: str, grader: GraderName | str) -> Grade:
+    async def grade(self, text: str, answer: str, grader: Grader, policy: GradingPolicy = GradingPolicy()) -> Grade:
         """Judge one answer; never raises for content. A lost process gives the verdict infrastructure.
 
         Raises ValueError for an unknown grader, RuntimeError on a pool that is not open.
         """
-        task = _Task(text[-MAX_CHARS:], answer[: MAX_CHARS + 1], GraderName(grader), Future())
+        task = _Task(text[-MAX_CHARS:], answer[: MAX_CHARS + 1], GraderName(grader), policy, Future())
         with self._lock:  # no task may slip in behind the closing of the queue
             if not self._is_open:
                 raise RuntimeError("the grader pool is not open: use it inside `async with`")

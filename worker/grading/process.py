@@ -12,8 +12,7 @@ import time
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
 
-from paced.wire.problems import GraderName
-from paced.wire.rollouts import Verdict
+from paced.wire.grading import GraderName, Verdict
 
 from .base import Grade
 from .child import READY

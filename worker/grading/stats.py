@@ -7,8 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from paced.wire.problems import GraderName
-from paced.wire.rollouts import Verdict
+from paced.wire.grading import GraderName, Verdict
 
 from .base import Grade
 

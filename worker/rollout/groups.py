@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from paced.prompts import chat_messages
-from paced.wire import GraderName, LeasedProblem, Message, Profile, Rollout, Verdict
+from paced.wire import Grader, GradingPolicy, LeasedProblem, Message, Profile, Rollout, Verdict
 from worker.grading import Grade
 from worker.rollout.engine import Answer, Sampling
 
@@ -15,7 +15,7 @@ MAX_DETAIL_CHARS = 10_000
 class Pool(Protocol):
     """What grades: `worker.grading.GraderPool`."""
 
-    async def grade(self, text: str, answer: str, grader: GraderName | str) -> Grade:
+    async def grade(self, text: str, answer: str, grader: Grader, policy: GradingPolicy) -> Grade:
         """Judge one answer; never raises for content."""
         ...
 
@@ -37,8 +37,8 @@ def ask(problem: LeasedProblem, profile: Profile, seed: int | None) -> tuple[lis
 async def grade(pool: Pool, problem: LeasedProblem, profile: Profile, answers: Sequence[Answer]) -> list[Rollout]:
     """Each answer with its verdict, in order; equal texts are judged once, truncated ones not at all."""
     texts = list(dict.fromkeys(answer.text for answer in answers if not answer.is_truncated))
-    grader = profile.grader or problem.grader
-    grades = await asyncio.gather(*(pool.grade(text, problem.answer, grader) for text in texts))
+    grader, policy = profile.grader or problem.grader, profile.policy or problem.policy
+    grades = await asyncio.gather(*(pool.grade(text, problem.answer, grader, policy) for text in texts))
     by_text = dict(zip(texts, grades, strict=True))
     return [_rollout(answer, by_text) for answer in answers]
 

@@ -42,11 +42,11 @@ class ProblemService:
 
     async def create_set(self, body: ProblemSetCreate) -> ProblemSet:
         """Create a set; the same one again is returned, another of that name refused."""
-        wanted = ProblemSet(**body.model_dump(), n_problems=0, n_rows=0, created_at=self._clock())
+        wanted = ProblemSet(**body.model_dump(), n_problems=0, n_flagged=0, n_rows=0, created_at=self._clock())
         stored = await self._store.create_set(wanted)
-        if (stored.description, stored.grader) != (wanted.description, wanted.grader):
+        if ProblemSetCreate(**stored.model_dump(include=set(ProblemSetCreate.model_fields))) != body:
             raise Conflict(
-                f"there is a problem set {body.name!r} with grader {stored.grader!r} and another description; "
+                f"there is a problem set {body.name!r} with grader {stored.grader!r} and another description or policy; "
                 "take another name",
                 code="already_exists",
             )

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from paced.wire.problems import GraderName
+from paced.wire.grading import GraderName
 
 from .answers import read_answer, read_solution
 from .chats import chat_in_text, read_chat

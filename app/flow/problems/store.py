@@ -14,7 +14,7 @@ from app.db.tables import imports, problem_sets, problems
 from app.db.transaction import reads, rows_as_dicts, writes
 from app.errors import NotFound
 from app.flow.problems.drafts import ProblemDraft
-from paced.wire import GraderName, ImportReport, Problem, ProblemSet
+from paced.wire import ImportReport, Problem, ProblemSet, ProblemState
 
 
 class ProblemStore:
@@ -29,7 +29,7 @@ class ProblemStore:
         known = await _set(conn, wanted.name)
         if known is not None:
             return known
-        await conn.execute(insert(problem_sets).values(**wanted.model_dump()))
+        await conn.execute(insert(problem_sets).values(**{**wanted.model_dump(), "policy": wanted.policy.model_dump()}))
         return wanted
 
     @reads
@@ -152,11 +152,14 @@ def _row(
         "fingerprint": draft.fingerprint,
         "prompt": orjson.dumps(draft.prompt).decode(),
         "answer": draft.answer,
-        "grader": GraderName(draft.grader) if draft.grader else found.grader,
+        "grader": draft.grader or found.grader,
         "tags": list(draft.tags),
         "source": draft.source,
         "solution": draft.solution,
         "multiplicity": n,
+        "state": ProblemState.READY,
+        "flag": None,
+        "flag_detail": None,
         "import_id": import_id,
         "import_count": n,
         "holdout_key": int(draft.fingerprint[:4], 16),

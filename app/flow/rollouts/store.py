@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import Database
-from app.db.tables import estimates, leases, observations, problems, profiles, rollouts
+from app.db.tables import estimates, leases, observations, problem_sets, problems, profiles, rollouts
 from app.db.transaction import rows_as_dicts, storable, writes
 from app.errors import Conflict, Invalid, NotFound
 from app.flow.rollouts.groups import from_rollouts, holdout_threshold
@@ -195,7 +195,8 @@ async def _lease(conn: AsyncConnection, lease: dict[str, Any]) -> Lease:
     profile = await _profile_body(conn, measurement["profile_id"])
     c = problems.c
     query = (
-        select(c.problem_id, c.prompt, c.answer, c.grader)
+        select(c.problem_id, c.prompt, c.answer, c.grader, problem_sets.c.policy)
+        .join(problem_sets, problem_sets.c.name == c.problem_set)
         .join(estimates, estimates.c.problem_id == c.problem_id)
         .where(estimates.c.lease_id == lease["lease_id"])
         .order_by(estimates.c.ordinal)
@@ -206,6 +207,7 @@ async def _lease(conn: AsyncConnection, lease: dict[str, Any]) -> Lease:
             prompt=orjson.loads(row.prompt),
             answer=row.answer,
             grader=profile["grader"] or row.grader,
+            policy=profile.get("policy") or row.policy,
             n_rollouts=measurement["n_rollouts"],
         )
         for row in await conn.execute(query)

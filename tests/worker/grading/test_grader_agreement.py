@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from paced.wire.rollouts import Verdict
+from paced.wire.grading import Verdict
 from worker.grading import grade
 
 DATA = os.environ.get("PACED_TEST_DATA")

@@ -11,8 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from paced.wire.problems import GraderName
-from paced.wire.rollouts import Verdict
+from paced.wire.grading import GraderName, Verdict
 from worker.grading import GraderPool, grade
 
 HOSTILE = {GraderName.EXACT: "tests.worker.grading.hostile_graders:by_order"}

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paced.wire.problems import GraderName
-from paced.wire.rollouts import Verdict
+from paced.wire.grading import GraderName, Verdict
 from worker.grading import Grade, grade
 from worker.grading.judge import GRADERS, MAX_CHARS, MAX_EXTRACTED
 from worker.grading.numeric import value_of

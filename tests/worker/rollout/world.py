@@ -24,7 +24,7 @@ class InlinePool:
     def __init__(self) -> None:
         self.n_graded = 0
 
-    async def grade(self, text: str, answer: str, grader: wire.GraderName | str) -> Grade:
+    async def grade(self, text: str, answer: str, grader: wire.Grader, policy: wire.GradingPolicy) -> Grade:
         self.n_graded += 1
         return grading.grade(text, answer, grader)
 

@@ -103,6 +103,15 @@ class Client:
             )
         return wire.ImportReport.model_validate_json(response.content)
 
+    def decide(self, problem_set: str, ordinal: int, body: wire.ProblemDecision) -> wire.Problem:
+        """Serve, set aside or leave out a problem; leases and draws follow."""
+        path = f"/v1/problem-sets/{quote(problem_set)}/problems/{ordinal}"
+        return wire.Problem.model_validate_json(self._exchange_json("PATCH", path, body).content)
+
+    def decisions(self, problem_set: str) -> Iterator[wire.Decision]:
+        """Who decided what about the problems of a set, oldest first."""
+        return self._paged(f"/v1/problem-sets/{quote(problem_set)}/decisions", wire.Decision)
+
     # -- 2 students
 
     def create_student(self, body: wire.StudentCreate) -> wire.Student:

@@ -110,3 +110,16 @@ FROM curricula c
 LEFT JOIN curriculum_versions v ON v.curriculum_id = c.curriculum_id
 GROUP BY c.curriculum_id, c.version
 HAVING COUNT(v.version) <> c.version OR MAX(v.version) <> c.version;
+
+-- name: an estimate of an up-to-date measurement has the state of its problem
+SELECT e.measurement_id, e.problem_id
+FROM estimates e
+JOIN problems p ON p.problem_id = e.problem_id
+JOIN measurements m ON m.measurement_id = e.measurement_id
+JOIN problem_sets s ON s.name = m.problem_set
+WHERE m.state_version = s.state_version AND e.state <> p.state;
+
+-- name: the flagged problems of a set are counted
+SELECT s.name
+FROM problem_sets s
+WHERE s.n_flagged <> (SELECT COUNT(*) FROM problems p WHERE p.problem_set = s.name AND p.state = 'flagged');

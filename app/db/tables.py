@@ -97,8 +97,10 @@ problem_sets = Table(
     count("n_problems"),
     count("n_flagged"),
     count("n_rows"),
+    # grows when a problem's state changes: measurements follow
+    Column("state_version", Integer, nullable=False, default=0),
     Column("created_at", UtcDateTime, nullable=False),
-    from_zero("n_problems", "n_flagged", "n_rows"),
+    from_zero("n_problems", "n_flagged", "n_rows", "state_version"),
 )
 
 problems = Table(
@@ -118,6 +120,7 @@ problems = Table(
     Column("state", one_of(wire.ProblemState, "state"), nullable=False),
     Column("flag", one_of(wire.Flag, "flag")),
     Column("flag_detail", Text),
+    Column("state_version", Integer, nullable=False, default=0),  # the set's, when its state last changed
     # a re-import must not count its own rows as twins of themselves: rows are counted within one import
     Column("import_id", String(32), nullable=False),
     count("import_count"),
@@ -127,6 +130,7 @@ problems = Table(
     UniqueConstraint("problem_set", "fingerprint"),
     CheckConstraint("multiplicity >= 1", name="multiplicity"),
     CheckConstraint("state = 'ready' OR flag IS NOT NULL", name="flag_says_why"),
+    Index("ix_problems_changed", "problem_set", "state_version"),
     Index("ix_problems_flagged", "problem_set", "state", "ordinal"),
     CheckConstraint("holdout_key BETWEEN 0 AND 65535", name="holdout"),
     from_zero("ordinal", "import_count"),
@@ -198,11 +202,12 @@ measurements = Table(
     Column("n_rollouts", Integer, nullable=False),
     Column("holdout_share", Float, nullable=False),  # the largest that one of its curricula asks for
     count("n_problems"),  # estimate rows made so far; the set may have grown since
+    count("state_version"),  # of the set, as copied to the estimates
     Column("created_at", UtcDateTime, nullable=False),
     UniqueConstraint("student", "problem_set", "profile_id"),
     CheckConstraint("n_rollouts >= 1", name="n_rollouts"),
     CheckConstraint("holdout_share >= 0 AND holdout_share < 1", name="holdout_share"),
-    from_zero("n_problems"),
+    from_zero("n_problems", "state_version"),
 )
 
 leases = Table(
@@ -231,6 +236,7 @@ estimates = Table(
     Column("problem_id", ForeignKey("problems.problem_id"), primary_key=True),
     count("ordinal"),
     Column("holdout_key", Integer, nullable=False),
+    Column("state", one_of(wire.ProblemState, "state"), nullable=False),  # the problem's
     count("n_groups"),
     count("n_passed"),
     count("n_counted"),

@@ -29,9 +29,11 @@ def upgrade() -> None:
         sa.Column("n_problems", sa.Integer(), nullable=False),
         sa.Column("n_flagged", sa.Integer(), nullable=False),
         sa.Column("n_rows", sa.Integer(), nullable=False),
+        sa.Column("state_version", sa.Integer(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.CheckConstraint(
-            '"n_problems" >= 0 AND "n_flagged" >= 0 AND "n_rows" >= 0', name=op.f("ck_problem_sets_from_zero")
+            '"n_problems" >= 0 AND "n_flagged" >= 0 AND "n_rows" >= 0 AND "state_version" >= 0',
+            name=op.f("ck_problem_sets_from_zero"),
         ),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_problem_sets")),
     )
@@ -90,8 +92,9 @@ def upgrade() -> None:
         sa.Column("n_rollouts", sa.Integer(), nullable=False),
         sa.Column("holdout_share", sa.Float(), nullable=False),
         sa.Column("n_problems", sa.Integer(), nullable=False),
+        sa.Column("state_version", sa.Integer(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.CheckConstraint('"n_problems" >= 0', name=op.f("ck_measurements_from_zero")),
+        sa.CheckConstraint('"n_problems" >= 0 AND "state_version" >= 0', name=op.f("ck_measurements_from_zero")),
         sa.CheckConstraint("holdout_share >= 0 AND holdout_share < 1", name=op.f("ck_measurements_holdout_share")),
         sa.CheckConstraint("n_rollouts >= 1", name=op.f("ck_measurements_n_rollouts")),
         sa.ForeignKeyConstraint(["problem_set"], ["problem_sets.name"], name=op.f("fk_measurements_problem_set")),
@@ -141,6 +144,7 @@ def upgrade() -> None:
             nullable=True,
         ),
         sa.Column("flag_detail", sa.Text(), nullable=True),
+        sa.Column("state_version", sa.Integer(), nullable=False),
         sa.Column("import_id", sa.String(length=32), nullable=False),
         sa.Column("import_count", sa.Integer(), nullable=False),
         sa.Column("holdout_key", sa.Integer(), nullable=False),
@@ -154,6 +158,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("problem_set", "fingerprint", name=op.f("uq_problems_problem_set_fingerprint")),
         sa.UniqueConstraint("problem_set", "ordinal", name=op.f("uq_problems_problem_set_ordinal")),
     )
+    op.create_index("ix_problems_changed", "problems", ["problem_set", "state_version"], unique=False)
     op.create_index("ix_problems_flagged", "problems", ["problem_set", "state", "ordinal"], unique=False)
     op.create_table(
         "curricula",
@@ -276,6 +281,11 @@ def upgrade() -> None:
         sa.Column("problem_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("ordinal", sa.Integer(), nullable=False),
         sa.Column("holdout_key", sa.Integer(), nullable=False),
+        sa.Column(
+            "state",
+            sa.Enum("ready", "flagged", "excluded", name="state", native_enum=False, create_constraint=True, length=32),
+            nullable=False,
+        ),
         sa.Column("n_groups", sa.Integer(), nullable=False),
         sa.Column("n_passed", sa.Integer(), nullable=False),
         sa.Column("n_counted", sa.Integer(), nullable=False),
@@ -527,6 +537,7 @@ def downgrade() -> None:
     op.drop_table("decisions")
     op.drop_table("curricula")
     op.drop_index("ix_problems_flagged", table_name="problems")
+    op.drop_index("ix_problems_changed", table_name="problems")
     op.drop_table("problems")
     op.drop_table("measurements")
     op.drop_table("imports")

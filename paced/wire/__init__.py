@@ -31,6 +31,7 @@ from .curricula import (
     Stage,
     StagePlan,
 )
+from .decisions import Decision, ProblemDecision
 from .estimates import Estimate, Frontier, HoldoutPoint, Observation, ObservationSource, ProblemEstimate
 from .grading import (
     AnswerToGrade,
@@ -85,6 +86,7 @@ __all__ = [
     "Curriculum",
     "CurriculumCreate",
     "CurriculumUpdate",
+    "Decision",
     "DiscountedBeta",
     "Estimate",
     "EstimatorConfig",
@@ -125,6 +127,7 @@ __all__ = [
     "PlugInNewest",
     "Preset",
     "Problem",
+    "ProblemDecision",
     "ProblemDetail",
     "ProblemEstimate",
     "ProblemSet",

@@ -47,6 +47,7 @@ class Shortfall(Resource):
     n_requested: int
     n_returned: int
     n_problems: int
+    n_flagged: int
     n_holdout: int
     n_quarantined: int
     n_in_flight: int

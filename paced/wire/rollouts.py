@@ -35,7 +35,7 @@ class Measurement(Resource):
     """A (student, problem set, profile) whose pass rates are kept, and how far its measuring is.
 
     `n_at_latest` and `n_holdout_at_latest` count problems measured at the student's newest checkpoint;
-    `n_due` those that a worker could lease now.
+    `n_due` those that a worker could lease now; `n_flagged` those that are not ready: never leased, drawn or held out.
     """
 
     model_config = example(
@@ -52,6 +52,7 @@ class Measurement(Resource):
         n_holdout_at_latest=120,
         n_leased=32,
         n_quarantined=0,
+        n_flagged=0,
         n_due=268,
         created_at="2026-11-25T08:00:00Z",
     )
@@ -69,6 +70,7 @@ class Measurement(Resource):
     n_holdout_at_latest: int
     n_leased: int
     n_quarantined: int
+    n_flagged: int
     n_due: int
     created_at: datetime
 

@@ -45,6 +45,7 @@ def test_open_batches_share_no_problem(make_world: MakeWorld) -> None:
         "n_requested": 1,
         "n_returned": 0,
         "n_problems": 30,
+        "n_flagged": 0,
         "n_holdout": 0,
         "n_quarantined": 0,
         "n_in_flight": 30,

@@ -60,12 +60,15 @@ class BatchService:
     ) -> dict[str, Any]:
         rule = Rule.model_validate(curriculum["rule"])
         share, seed = curriculum["holdout_share"], curriculum["seed"]
-        pool = await self._estimates.pool(curriculum["measurement_id"], curriculum["n_problems"])
-        n_trained = int((pool.holdout_keys >= holdout_threshold(share)).sum())
+        pool = await self._estimates.pool(
+            curriculum["measurement_id"], curriculum["n_problems"], curriculum["state_version"]
+        )
+        n_trained = int((pool.is_ready & (pool.holdout_keys >= holdout_threshold(share))).sum())
         if request.size > n_trained:
             raise Invalid(
                 f"a batch of {request.size} is larger than the pool: set {curriculum['problem_set']!r} has "
-                f"{len(pool)} problems, {len(pool) - n_trained} of them held out; ask for at most {n_trained}",
+                f"{len(pool)} problems, {len(pool) - n_trained} of them held out or flagged; "
+                f"ask for at most {n_trained}",
                 code="batch_larger_than_pool",
                 n_trained=n_trained,
             )

@@ -85,6 +85,7 @@ def _query() -> Select[Any]:
             m.n_rollouts,
             m.holdout_share,
             problem_sets.c.n_problems,
+            problem_sets.c.state_version,
             v.rule,
         )
         .join(measurements, m.measurement_id == c.measurement_id)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.flow.curricula.rule import Rule
-from app.flow.estimates.columns import Columns, FloatArray
-from app.flow.estimates.estimators import BoolArray, make_estimator
+from app.flow.estimates.columns import BoolArray, Columns, FloatArray
+from app.flow.estimates.estimators import make_estimator
 from paced.wire import Mode
 
 

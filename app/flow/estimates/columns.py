@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 
 DISCOUNT = 0.5  # λ of the discounted Beta posterior: what a new group leaves of all older ones (method of MoPPS)
 

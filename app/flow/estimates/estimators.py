@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import betaincinv, betaln
 
-from app.flow.estimates.columns import Columns, FloatArray
+from app.flow.estimates.columns import BoolArray, Columns, FloatArray
 from paced.wire import DiscountedBeta, EstimatorConfig, Kernel, PlugInFirst, PlugInNewest
 
-BoolArray = npt.NDArray[np.bool_]
 MASS = 0.9  # of the central interval shown with each estimate
 
 

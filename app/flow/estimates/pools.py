@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.flow.estimates.columns import Columns, FloatArray, IntArray
-from app.flow.estimates.estimators import BoolArray
+from app.flow.estimates.columns import BoolArray, Columns, FloatArray, IntArray
 from app.flow.estimates.store import Change, EstimateStore, LoadedRows
 
 
@@ -17,16 +16,27 @@ class Pool:
 
     problem_ids: IntArray
     holdout_keys: IntArray
+    is_ready: BoolArray
     n_groups: IntArray
     quarantined_until: FloatArray
     columns: Columns
     watermark: int
+    state_version: int
 
     @classmethod
     def of(cls, rows: LoadedRows) -> "Pool":
         """A pool from loaded rows."""
         until = np.array([_seconds(moment) for moment in rows.quarantined_until], np.float64)
-        return cls(rows.problem_ids, rows.holdout_keys, rows.n_groups, until, rows.columns, rows.watermark)
+        return cls(
+            problem_ids=rows.problem_ids,
+            holdout_keys=rows.holdout_keys,
+            is_ready=rows.is_ready,
+            n_groups=rows.n_groups,
+            quarantined_until=until,
+            columns=rows.columns,
+            watermark=rows.watermark,
+            state_version=rows.state_version,
+        )
 
     def __len__(self) -> int:
         """Number of problems."""
@@ -57,11 +67,14 @@ class Pools:
         self._locks: dict[int, asyncio.Lock] = {}
         self._pending: dict[int, list[Change]] = {}
 
-    async def get(self, measurement_id: int, n_problems: int) -> Pool:
-        """The pool of a measurement whose set holds `n_problems`; loads it, or again after the set grew."""
+    async def get(self, measurement_id: int, n_problems: int, state_version: int) -> Pool:
+        """The pool of a measurement whose set holds `n_problems`.
+
+        It is loaded on first use, and again after the set grew or the state of a problem changed.
+        """
         async with self._locks.setdefault(measurement_id, asyncio.Lock()):
             pool = self._pools.get(measurement_id)
-            if pool is None or len(pool) < n_problems:
+            if pool is None or len(pool) < n_problems or pool.state_version < state_version:
                 await self._store.grow(measurement_id)
                 pool = await self._loaded(measurement_id)
             return pool

@@ -37,9 +37,9 @@ class EstimateService:
         """Make a committed change visible to draws."""
         self._pools.committed(change)
 
-    async def pool(self, measurement_id: int, n_problems: int) -> Pool:
-        """The arrays to draw from."""
-        return await self._pools.get(measurement_id, n_problems)
+    async def pool(self, measurement_id: int, n_problems: int, state_version: int) -> Pool:
+        """The arrays to draw from, at least as new as a set's size and state version."""
+        return await self._pools.get(measurement_id, n_problems, state_version)
 
     async def page(self, measurement_id: int, after: int | None, limit: int, is_holdout: bool | None) -> list[Estimate]:
         """Estimates by ordinal."""
@@ -71,8 +71,8 @@ class EstimateService:
     async def frontier(self, measurement_id: int) -> Frontier:
         """Histogram of the newest pass rates of the training problems."""
         measurement = await self._store.measurement(measurement_id)
-        pool = await self._pools.get(measurement_id, measurement["n_problems"])
-        is_trained = pool.holdout_keys >= holdout_threshold(measurement["holdout_share"])
+        pool = await self._pools.get(measurement_id, measurement["n_problems"], measurement["state_version"])
+        is_trained = pool.is_ready & (pool.holdout_keys >= holdout_threshold(measurement["holdout_share"]))
         p = PlugIn(is_first=False).pass_rate(pool.columns)[is_trained]
         known = p[~np.isnan(p)]
         counts, edges = np.histogram(known, bins=N_BINS, range=(0.0, 1.0))

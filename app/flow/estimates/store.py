@@ -13,11 +13,11 @@ from app.db.engine import Database
 from app.db.tables import estimates, observations
 from app.db.transaction import reads, rows_as_dicts, rows_in, writes
 from app.errors import Invalid, NotFound
-from app.flow.estimates.columns import NAMES, Columns, IntArray, observed
+from app.flow.estimates.columns import NAMES, BoolArray, Columns, IntArray, observed
 from app.flow.rollouts.groups import Group, holdout_threshold
 from app.flow.rollouts.measurements import NEVER, measurement_row, sync_rows
 from app.ids import numbered
-from paced.wire import Observation, Verdict
+from paced.wire import Observation, ProblemState, Verdict
 
 QUARANTINE_AFTER = 3  # groups in a row without any verdict on the student
 QUARANTINE_BASE_S = 600.0
@@ -46,10 +46,12 @@ class LoadedRows:
 
     problem_ids: IntArray
     holdout_keys: IntArray
+    is_ready: BoolArray
     n_groups: IntArray
     quarantined_until: list[dt.datetime | None]
     columns: Columns
     watermark: int
+    state_version: int
 
 
 class EstimateStore:
@@ -86,21 +88,24 @@ class EstimateStore:
         c = estimates.c
         names = ("problem_id", "holdout_key", "n_groups", *NAMES)
         query = (
-            select(*(c[name] for name in names), c.quarantined_until)
+            select(*(c[name] for name in names), c.quarantined_until, c.state)
             .where(c.measurement_id == measurement_id, c.ordinal >= from_ordinal)
             .order_by(c.ordinal)
         )
         # read before the rows, so that it never stands for an observation that they lack
         watermark = await _watermark(conn, measurement_id)
+        state_version = (await measurement_row(conn, measurement_id))["state_version"]
         rows = (await conn.execute(query)).all()
         arrays = {name: np.array([row[i] for row in rows], _dtype(name)) for i, name in enumerate(names)}
         return LoadedRows(
             problem_ids=arrays["problem_id"],
             holdout_keys=arrays["holdout_key"],
+            is_ready=np.array([row.state == ProblemState.READY for row in rows], np.bool_),
             n_groups=arrays["n_groups"],
             quarantined_until=[row.quarantined_until for row in rows],
             columns=Columns(**{name: arrays[name] for name in NAMES}),
             watermark=watermark,
+            state_version=state_version,
         )
 
     @reads
@@ -118,10 +123,11 @@ class EstimateStore:
         wanted: list[ColumnElement[bool]] = [c.measurement_id == measurement_id, c.ordinal > after]
         threshold = holdout_threshold(measurement["holdout_share"])
         if is_holdout is not None:
-            wanted.append(c.holdout_key < threshold if is_holdout else c.holdout_key >= threshold)
+            is_held = (c.state == ProblemState.READY) & (c.holdout_key < threshold)
+            wanted.append(is_held if is_holdout else ~is_held)
         query = select(estimates).where(*wanted).order_by(c.ordinal).limit(limit)
         rows = rows_as_dicts(await conn.execute(query))
-        return [{**row, "is_holdout": row["holdout_key"] < threshold} for row in rows]
+        return [{**row, "is_holdout": _is_holdout(row, threshold)} for row in rows]
 
     @reads
     async def get(self, conn: AsyncConnection, measurement_id: int, problem_id: int) -> dict[str, Any]:
@@ -132,7 +138,8 @@ class EstimateStore:
         rows = rows_as_dicts(await conn.execute(query))
         if not rows:
             raise NotFound(f"measurement {numbered('mea', measurement_id)} has no problem {problem_id}")
-        return {**rows[0], "is_holdout": rows[0]["holdout_key"] < holdout_threshold(measurement["holdout_share"])}
+        threshold = holdout_threshold(measurement["holdout_share"])
+        return {**rows[0], "is_holdout": _is_holdout(rows[0], threshold)}
 
     @reads
     async def observations(
@@ -155,11 +162,15 @@ class EstimateStore:
             select(o.checkpoint_index, o.problem_id, func.sum(o.n_passed), func.sum(o.n_counted))
             .join(estimates, (e.measurement_id == o.measurement_id) & (e.problem_id == o.problem_id))
             .where(o.measurement_id == measurement_id, o.n_counted > 0, o.lease_id.is_not(None))
-            .where(e.holdout_key < holdout_threshold(measurement["holdout_share"]))
+            .where(e.state == ProblemState.READY, e.holdout_key < holdout_threshold(measurement["holdout_share"]))
             .group_by(o.checkpoint_index, o.problem_id)
             .order_by(o.checkpoint_index)
         )
         return [(row[0], row[1], int(row[2]), int(row[3])) for row in await conn.execute(query)]
+
+
+def _is_holdout(row: dict[str, Any], threshold: int) -> bool:
+    return bool(row["state"] == ProblemState.READY and row["holdout_key"] < threshold)
 
 
 def verdict_counts(row: dict[str, Any]) -> dict[str, int]:

@@ -13,7 +13,7 @@ from app.errors import Conflict, NotFound
 from app.flow.rollouts.groups import holdout_threshold
 from app.flow.students.store import latest_checkpoint
 from app.ids import number_of, numbered
-from paced.wire import Measurement, MeasurementCreate
+from paced.wire import Measurement, MeasurementCreate, ProblemState
 
 NEVER = -1  # checkpoint_index of a problem that was not measured yet
 
@@ -34,7 +34,8 @@ class MeasurementStore:
         same = and_(c.student == body.student, c.problem_set == body.problem_set, c.profile_id == body.profile_id)
         row = (await conn.execute(select(measurements).where(same).with_for_update())).mappings().first()
         if row is None:
-            values = {**body.model_dump(), "holdout_share": holdout_share, "n_problems": 0, "created_at": now}
+            values = {**body.model_dump(), "holdout_share": holdout_share, "created_at": now}
+            values |= {"n_problems": 0, "state_version": 0}
             result = await conn.execute(insert(measurements).values(**values).returning(c.measurement_id))
             measurement_id = int(result.scalar_one())
         else:
@@ -80,34 +81,59 @@ async def measurement_row(conn: AsyncConnection, measurement_id: int) -> dict[st
 
 
 async def sync_rows(conn: AsyncConnection, measurement_id: int) -> None:
-    """Make estimate rows for problems imported since; ordinals are dense, so the rest is what is missing."""
+    """Make estimate rows for problems imported since, and follow problems whose state changed.
+
+    Ordinals are dense, so the rest is what is missing.
+    """
     m, s = measurements.c, problem_sets.c
     query = (
-        select(m.problem_set, m.n_problems, s.n_problems.label("n_total"))
+        select(
+            m.problem_set,
+            m.n_problems,
+            m.state_version,
+            s.n_problems.label("n_total"),
+            s.state_version.label("set_version"),
+        )
         .join(problem_sets, s.name == m.problem_set)
         .where(m.measurement_id == measurement_id)
         .with_for_update(of=measurements)
     )
     row = (await conn.execute(query)).one()
-    # on PostgreSQL the total may be older than the locked row, whose other writer may have gone on further
-    if row.n_total <= row.n_problems:
-        return
+    # on PostgreSQL the set's values may be older than the locked row, whose other writer may have gone on further
+    if row.set_version > row.state_version:
+        await _sync_states(conn, measurement_id, row.problem_set, row.state_version, row.set_version)
+    if row.n_total > row.n_problems:
+        await _add_rows(conn, measurement_id, row.problem_set, row.n_problems, row.n_total)
+
+
+async def _sync_states(conn: AsyncConnection, measurement_id: int, problem_set: str, old: int, new: int) -> None:
+    e, p = estimates.c, problems.c
+    state = select(p.state).where(p.problem_id == e.problem_id).scalar_subquery()
+    changed = select(p.problem_id).where(p.problem_set == problem_set, p.state_version > old)
+    theirs = (e.measurement_id == measurement_id) & e.problem_id.in_(changed)
+    await conn.execute(update(estimates).where(theirs).values(state=state))
+    same = measurements.c.measurement_id == measurement_id
+    await conn.execute(update(measurements).where(same).values(state_version=new))
+
+
+async def _add_rows(conn: AsyncConnection, measurement_id: int, problem_set: str, first: int, n_total: int) -> None:
     zero = {name: literal(0, Integer).label(name) for name in _COUNTS}
     columns = {
         "measurement_id": literal(measurement_id).label("measurement_id"),
         "problem_id": problems.c.problem_id,
         "ordinal": problems.c.ordinal,
         "holdout_key": problems.c.holdout_key,
+        "state": problems.c.state,
         "checkpoint_index": literal(NEVER, Integer).label("checkpoint_index"),
         **zero,
     }
     source = select(*columns.values()).where(
-        problems.c.problem_set == row.problem_set,
-        problems.c.ordinal.between(row.n_problems, row.n_total - 1),
+        problems.c.problem_set == problem_set,
+        problems.c.ordinal.between(first, n_total - 1),
     )
     await conn.execute(insert(estimates).from_select(list(columns), source))
-    same = m.measurement_id == measurement_id
-    await conn.execute(update(measurements).where(same).values(n_problems=row.n_total))
+    same = measurements.c.measurement_id == measurement_id
+    await conn.execute(update(measurements).where(same).values(n_problems=n_total))
 
 
 _COUNTS = (
@@ -130,9 +156,10 @@ _COUNTS = (
 
 
 def is_due(latest_index: int, now: dt.datetime) -> ColumnElement[bool]:
-    """Estimate rows that a worker may lease: not measured at this checkpoint, not leased, not in quarantine."""
+    """Estimate rows that a worker may lease: ready, not measured at this checkpoint, not leased, not in quarantine."""
     c = estimates.c
     return and_(
+        c.state == ProblemState.READY,
         c.checkpoint_index < latest_index,
         or_(c.lease_expires_at.is_(None), c.lease_expires_at <= now),
         or_(c.quarantined_until.is_(None), c.quarantined_until <= now),
@@ -162,7 +189,8 @@ async def _progress(conn: AsyncConnection, row: dict[str, Any], now: dt.datetime
     checkpoint = await latest_checkpoint(conn, row["student"])
     latest = NEVER if checkpoint is None else checkpoint.index
     c = estimates.c
-    is_holdout = c.holdout_key < holdout_threshold(row["holdout_share"])
+    is_ready = c.state == ProblemState.READY
+    is_holdout = is_ready & (c.holdout_key < holdout_threshold(row["holdout_share"]))
     at_latest = and_(c.checkpoint_index == latest, c.checkpoint_index > NEVER)
 
     def n_where(condition: ColumnElement[bool]) -> Any:
@@ -175,7 +203,8 @@ async def _progress(conn: AsyncConnection, row: dict[str, Any], now: dt.datetime
         n_where(is_holdout).label("n_holdout"),
         n_where(and_(is_holdout, at_latest)).label("n_holdout_at_latest"),
         n_where(c.lease_expires_at > now).label("n_leased"),
-        n_where(c.quarantined_until > now).label("n_quarantined"),
+        n_where(is_ready & (c.quarantined_until > now)).label("n_quarantined"),
+        n_where(~is_ready).label("n_flagged"),
         n_where(is_due(latest, now)).label("n_due"),
     ).where(c.measurement_id == row["measurement_id"])
     counts = (await conn.execute(query)).mappings().one()

@@ -15,7 +15,9 @@ from paced.wire import Mode, PlugInNewest, Preset
 
 NOW = dt.datetime(2026, 11, 25, tzinfo=dt.UTC)
 SHARE = 0.25
+Row = tuple[bool, int, bool, bool, int | None]
 problems = st.tuples(
+    st.booleans(),  # ready
     st.integers(0, 65_535),  # hold-out key
     st.booleans(),  # in quarantine
     st.booleans(),  # in an open batch
@@ -23,36 +25,36 @@ problems = st.tuples(
 )
 
 
-def pool_of(rows: list[tuple[int, bool, bool, int | None]]) -> Pool:
+def pool_of(rows: list[Row]) -> Pool:
     columns = Columns.zeros(len(rows))
-    for place, (_, _, _, k) in enumerate(rows):
+    for place, (_, _, _, _, k) in enumerate(rows):
         if k is not None:
             columns.last_passed[place], columns.last_counted[place] = k, 8
-    until = [NOW.timestamp() + 60 if is_quarantined else 0.0 for _, is_quarantined, _, _ in rows]
+    until = [NOW.timestamp() + 60 if is_quarantined else 0.0 for _, _, is_quarantined, _, _ in rows]
     return Pool(
         problem_ids=np.arange(100, 100 + len(rows)),
-        holdout_keys=np.array([row[0] for row in rows], np.int64),
+        holdout_keys=np.array([row[1] for row in rows], np.int64),
+        is_ready=np.array([row[0] for row in rows], np.bool_),
         n_groups=np.zeros(len(rows), np.int64),
         quarantined_until=np.array(until),
         columns=columns,
         watermark=7,
+        state_version=0,
     )
 
 
 @given(rows=st.lists(problems, min_size=1, max_size=30), size=st.integers(1, 40), mode=st.sampled_from(Mode))
-def test_every_problem_is_drawn_or_accounted_for(
-    rows: list[tuple[int, bool, bool, int | None]], size: int, mode: Mode
-) -> None:
+def test_every_problem_is_drawn_or_accounted_for(rows: list[Row], size: int, mode: Mode) -> None:
     pool = pool_of(rows)
     rule = Rule(estimator=PlugInNewest(), gamma=2.0, mode=mode)
-    in_flight = np.array([place for place, row in enumerate(rows) if row[2]], np.int64)
+    in_flight = np.array([place for place, row in enumerate(rows) if row[3]], np.int64)
     found = draw(pool, rule, SHARE, in_flight, size, seed=1, seq=2, now=NOW)
 
     threshold = holdout_threshold(SHARE)
     may_come = {
         place
-        for place, (key, is_quarantined, is_in_flight, k) in enumerate(rows)
-        if key >= threshold and not is_quarantined and not is_in_flight and k is not None
+        for place, (is_ready, key, is_quarantined, is_in_flight, k) in enumerate(rows)
+        if is_ready and key >= threshold and not is_quarantined and not is_in_flight and k is not None
     }
     drawn = found.ordinals.tolist()
     assert set(drawn) <= may_come
@@ -70,6 +72,6 @@ def test_every_problem_is_drawn_or_accounted_for(
 
 
 def test_open_batches_of_a_longer_set_do_no_harm() -> None:
-    pool = pool_of([(65_535, False, False, 4)] * 3)
+    pool = pool_of([(True, 65_535, False, False, 4)] * 3)
     found = draw(pool, PRESETS[Preset.DEFAULT], 0.0, np.array([1, 5]), 3, seed=0, seq=0, now=NOW)
     assert sorted(found.ordinals.tolist()) == [0, 2]

@@ -29,6 +29,10 @@ BREAK = {
     "an estimate has the ordinal and the hold-out key of its problem, and is of its set": (
         "UPDATE problems SET holdout_key = (holdout_key + 1) % 65536 WHERE ordinal = 3"
     ),
+    "an estimate of an up-to-date measurement has the state of its problem": (
+        "UPDATE estimates SET state = 'excluded' WHERE ordinal = 3"
+    ),
+    "the flagged problems of a set are counted": "UPDATE problem_sets SET n_flagged = 1",
     "checkpoint indices of a student are dense": 'UPDATE checkpoints SET "index" = 5 WHERE "index" = 1',
     "draws of a curriculum are dense": "UPDATE batches SET seq = 7 WHERE seq = 1",
     "steps of a run are dense": "UPDATE batches SET step = 9 WHERE run_id IS NOT NULL AND step = 1",

@@ -29,6 +29,8 @@ RUN pip install --editable ".[service]"
 COPY paced paced
 COPY app app
 COPY migrations migrations
+# worker/grading judges for /v1/grade
+COPY worker worker
 USER paced
 ENV PACED_DATA=/data
 VOLUME /data

@@ -35,7 +35,11 @@ from app.flow.problems.decisions import router as decisions_router
 from app.flow.problems.service import ProblemService
 from app.flow.problems.store import ProblemStore
 from app.flow.rollouts.api import router as rollouts_router
+from app.flow.rollouts.disputes import DisputeStore
 from app.flow.rollouts.measurements import MeasurementStore
+from app.flow.rollouts.regrading import RegradingStore
+from app.flow.rollouts.review import ReviewService
+from app.flow.rollouts.review_api import router as review_router
 from app.flow.rollouts.service import RolloutService
 from app.flow.rollouts.store import LeaseStore
 from app.flow.students.api import router as students_router
@@ -44,6 +48,8 @@ from app.flow.students.store import StudentStore
 from app.flow.training.api import router as training_router
 from app.flow.training.service import TrainingService
 from app.flow.training.store import TrainingStore
+from app.grading import GradingService
+from app.grading import router as grading_router
 from app.http import document, problem_json
 from app.http.etag import EtagMiddleware
 from app.http.limits import BodyLimitMiddleware
@@ -57,10 +63,12 @@ ROUTERS = (
     decisions_router,
     students_router,
     rollouts_router,
+    review_router,
     estimates_router,
     curricula_router,
     batches_router,
     training_router,
+    grading_router,
     keys_router,
 )
 TAGS = [{"name": f"{place} {stage}", "description": what} for place, (stage, what) in enumerate(STAGES.items(), 1)]
@@ -74,6 +82,8 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         settings.data.mkdir(parents=True, exist_ok=True)
         app.state.schema = await asyncio.to_thread(ensure_current, settings.database_url)
+        app.state.grading = GradingService(settings.graders, settings.grading_deadline_s)
+        watch.registry.register(app.state.grading)
         db = Database(settings.database_url, settings.pool_size)
         try:
             wire_up(app, db, settings, clock)
@@ -81,6 +91,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
             log.info("ready", database=settings.database_url.render_as_string(), schema=app.state.schema)
             yield
         finally:
+            await app.state.grading.close()
             await db.close()
 
     app = FastAPI(
@@ -91,7 +102,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         responses=document.ERRORS,
-        openapi_tags=[*TAGS, {"name": "keys"}, {"name": "health"}],
+        openapi_tags=[*TAGS, {"name": "grading"}, {"name": "keys"}, {"name": "health"}],
         redirect_slashes=False,
     )
     app.state.settings = settings
@@ -123,6 +134,7 @@ def wire_up(app: FastAPI, db: Database, settings: Settings, clock: Clock) -> Non
     state.rollouts = RolloutService(
         MeasurementStore(db), leases, student_store, state.estimates, clock, settings.idle_retry_s
     )
+    state.review = ReviewService(RegradingStore(db, state.estimates), DisputeStore(db), state.estimates, clock)
     state.curricula = CurriculumService(curriculum_store, state.rollouts, clock)
     batches = BatchStore(db, state.estimates)
     state.batches = BatchService(batches, curriculum_store, state.estimates, student_store, clock)

@@ -23,6 +23,8 @@ class Settings(BaseSettings):
     max_line_mb: float = Field(16.0, gt=0, description="Longest line of an imported file")
     pool_size: int = Field(8, ge=1, description="Database connections for reading (SQLite) or for all (PostgreSQL)")
     idle_retry_s: float = Field(2.0, gt=0, description="How long a worker waits before it asks for work again")
+    graders: int = Field(2, ge=1, description="Grading processes for /v1/grade")
+    grading_deadline_s: float = Field(5.0, gt=0, description="How long one answer may take to judge on /v1/grade")
     log_level: str = Field("info", description="debug, info, warning or error")
     log_json: bool = Field(False, description="One JSON object a log line")
 

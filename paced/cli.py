@@ -11,7 +11,9 @@ from paced.errors import PacedError
 # part -> (module with `register`, its commands, the extra that brings it)
 PARTS = {
     "client": ("paced.commands", (), ""),
+    "review": ("paced.review", (), ""),
     "service": ("app.cli", ("serve", "migrate"), "service"),
+    "grading": ("worker.grading.command", ("grade", "regrade"), "grade"),
     "worker": ("worker.cli", ("rollout", "distill"), "rollout-cpu,train"),
     "demo": ("demo.cli", ("demo",), "service,rollout-cpu,train,demo"),
 }

@@ -176,6 +176,19 @@ class Client:
         """Hand the unreported problems of a lease back."""
         return self._post(f"/v1/rollout-leases/{quote(lease_id)}/release", body, wire.ReportReceipt)
 
+    def groups(self, measurement_id: str, **filters: Any) -> Iterator[wire.StoredGroup]:
+        """Stored answers by observation, oldest first; filter `missing_in` names a measurement to regrade into."""
+        return self._paged(f"/v1/measurements/{quote(measurement_id)}/groups", wire.StoredGroup, **filters)
+
+    def regrade(self, measurement_id: str, groups: Sequence[wire.RegradedGroup]) -> wire.RegradeReceipt:
+        """Count stored answers of another measurement under new verdicts, each once."""
+        body = wire.RegradeReport(groups=list(groups))
+        return self._post(f"/v1/measurements/{quote(measurement_id)}/regrades", body, wire.RegradeReceipt)
+
+    def disputes(self, measurement_id: str, kind: wire.DisputeKind) -> Iterator[wire.Dispute]:
+        """Verdicts in doubt."""
+        return self._paged(f"/v1/measurements/{quote(measurement_id)}/disputes", wire.Dispute, kind=kind.value)
+
     # -- 4 estimates
 
     def estimates(self, measurement_id: str, **filters: Any) -> Iterator[wire.Estimate]:
@@ -286,6 +299,16 @@ class Client:
         body = wire.TeacherReferencesQuery(teacher=teacher, problem_ids=list(problem_ids))
         found = self._post("/v1/teacher-references/query", body, wire.TeacherReferences)
         return {reference.problem_id: reference for reference in found.references}
+
+    # -- grading
+
+    def grade(self, answers: Sequence[wire.AnswerToGrade]) -> wire.Grades:
+        """Verdicts on answers that the caller brings, in order; nothing is stored."""
+        return self._post("/v1/grade", wire.GradeRequest(answers=list(answers)), wire.Grades)
+
+    def grader_stats(self) -> wire.GraderStats:
+        """What the service's graders have done since it started."""
+        return self._get("/v1/grade/stats", wire.GraderStats)
 
     # -- keys and health
 

@@ -45,7 +45,7 @@ LEFT JOIN (
     FROM rollouts
     GROUP BY observation_id
 ) r ON r.observation_id = o.observation_id
-WHERE o.lease_id IS NOT NULL
+WHERE o.batch_id IS NULL
     AND (r.observation_id IS NULL OR r.n_passed <> o.n_passed OR r.n_failed <> o.n_failed
         OR r.n_truncated <> o.n_truncated OR r.n_timeout <> o.n_timeout OR r.n_grader_error <> o.n_grader_error
         OR r.n_infrastructure <> o.n_infrastructure);

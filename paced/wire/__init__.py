@@ -43,8 +43,19 @@ from .grading import (
     GradingPolicy,
     Verdict,
 )
+from .grading_stats import GraderStats, SlowAnswer
 from .keys import Key, KeyCreate, KeyCreated, Scope
 from .problems import Flag, ImportReport, Problem, ProblemSet, ProblemSetCreate, ProblemState, Refusal
+from .regrading import (
+    Dispute,
+    DisputeKind,
+    NewVerdict,
+    RegradedGroup,
+    RegradeReceipt,
+    RegradeReport,
+    StoredGroup,
+    StoredRollout,
+)
 from .rollouts import (
     Lease,
     LeaseClaim,
@@ -88,6 +99,8 @@ __all__ = [
     "CurriculumUpdate",
     "Decision",
     "DiscountedBeta",
+    "Dispute",
+    "DisputeKind",
     "Estimate",
     "EstimatorConfig",
     "ExplainedItem",
@@ -97,6 +110,7 @@ __all__ = [
     "GradedAnswer",
     "Grader",
     "GraderName",
+    "GraderStats",
     "Grades",
     "GradingPolicy",
     "HoldoutPoint",
@@ -119,6 +133,7 @@ __all__ = [
     "Metrics",
     "Mode",
     "Name",
+    "NewVerdict",
     "Observation",
     "ObservationSource",
     "Outcome",
@@ -137,6 +152,9 @@ __all__ = [
     "ProfileCreate",
     "Prompt",
     "Refusal",
+    "RegradeReceipt",
+    "RegradeReport",
+    "RegradedGroup",
     "ReportReceipt",
     "Request",
     "Resource",
@@ -148,8 +166,11 @@ __all__ = [
     "RunUpdate",
     "Scope",
     "Shortfall",
+    "SlowAnswer",
     "Stage",
     "StagePlan",
+    "StoredGroup",
+    "StoredRollout",
     "Student",
     "StudentCreate",
     "TeacherReference",

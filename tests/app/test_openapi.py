@@ -114,7 +114,7 @@ def test_every_body_has_an_example_that_fits(document: Json, validate: Callable[
 
 
 def test_tags_follow_the_flow(document: Json) -> None:
-    expected = [*(f"{place} {stage}" for place, stage in enumerate(STAGES, 1)), "keys", "health"]
+    expected = [*(f"{place} {stage}" for place, stage in enumerate(STAGES, 1)), "grading", "keys", "health"]
     assert [tag["name"] for tag in document["tags"]] == expected
     used = [tag for _, _, operation in operations(document) for tag in operation["tags"]]
     assert list(dict.fromkeys(used)) == expected
@@ -129,6 +129,8 @@ def calls(folder: Path) -> dict[str, Callable[[Client], Any]]:
     rollout = wire.Rollout(text="", verdict=wire.Verdict.PASS, n_tokens=1)
     groups = [wire.RolloutGroup(problem_id=1, checkpoint_index=0, rollouts=[rollout])]
     point = wire.MetricPoint(step=0, stage=wire.Stage.FORWARD_KL, values={"loss": 1.0})
+    decision = wire.ProblemDecision(state=wire.ProblemState.EXCLUDED, decided_by="ada")
+    regraded = wire.RegradedGroup(observation_id=1, verdicts=[wire.NewVerdict(verdict=wire.Verdict.PASS)])
     measured = {"student": "s", "problem_set": "p", "profile_id": "sp_1"}
     return {
         "create_problem_set": lambda c: c.create_problem_set(wire.ProblemSetCreate(name="p")),
@@ -137,6 +139,8 @@ def calls(folder: Path) -> dict[str, Callable[[Client], Any]]:
         "import_problems": lambda c: c.import_problems("p", file),
         "list_problems": lambda c: list(c.problems("p")),
         "get_problem": lambda c: c.problem("p", 0),
+        "decide_problem": lambda c: c.decide("p", 0, decision),
+        "list_decisions": lambda c: list(c.decisions("p")),
         "create_student": lambda c: c.create_student(wire.StudentCreate(name="s")),
         "list_students": lambda c: list(c.students()),
         "get_student": lambda c: c.student("s"),
@@ -152,6 +156,9 @@ def calls(folder: Path) -> dict[str, Callable[[Client], Any]]:
         "renew_lease": lambda c: c.renew_lease("lea_1", token),
         "report_rollouts": lambda c: c.report_rollouts("lea_1", wire.LeaseReport(token="t", groups=groups)),
         "release_lease": lambda c: c.release_lease("lea_1", token),
+        "list_groups": lambda c: list(c.groups("mea_1")),
+        "regrade": lambda c: c.regrade("mea_2", [regraded]),
+        "list_disputes": lambda c: list(c.disputes("mea_1", wire.DisputeKind.GRADERS_DIFFER)),
         "list_estimates": lambda c: list(c.estimates("mea_1")),
         "get_estimate": lambda c: c.estimate("mea_1", 1),
         "get_holdout": lambda c: c.holdout("mea_1"),
@@ -175,6 +182,8 @@ def calls(folder: Path) -> dict[str, Callable[[Client], Any]]:
         "list_metrics": lambda c: list(c.metrics("run_1")),
         "store_references": lambda c: c.store_references(wire.TeacherReferences(teacher="t", references=[])),
         "query_references": lambda c: c.references("t", [41]),
+        "grade": lambda c: c.grade([wire.AnswerToGrade(text="5", answer="5")]),
+        "grader_stats": lambda c: c.grader_stats(),
         "create_key": lambda c: c.create_key(wire.KeyCreate(name="k", scopes=[wire.Scope.READ])),
         "list_keys": lambda c: list(c.keys()),
         "revoke_key": lambda c: c.revoke_key("key_1"),

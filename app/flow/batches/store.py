@@ -210,9 +210,9 @@ def _check_not_empty(drawn: Draw) -> None:
     if len(drawn.ordinals) == 0 and drawn.shortfall is not None:
         short = drawn.shortfall
         raise Conflict(
-            f"none of the {short.n_problems} problems can be drawn: {short.n_flagged} are flagged, {short.n_holdout} held "
-            f"out, {short.n_quarantined} in quarantine, {short.n_in_flight} in open batches, {short.n_unmeasured} not "
-            f"measured yet, {short.n_zero_weight} of weight 0 (always right or always wrong)",
+            f"none of the {short.n_problems} problems can be drawn: {short.n_flagged} are flagged, {short.n_holdout} "
+            f"held out, {short.n_quarantined} in quarantine, {short.n_in_flight} in open batches, "
+            f"{short.n_unmeasured} not measured yet, {short.n_zero_weight} of weight 0 (always right or always wrong)",
             code="no_eligible_problems",
             retry_after_s=5.0,
             shortfall=short.model_dump(),

@@ -161,7 +161,7 @@ class EstimateStore:
         query = (
             select(o.checkpoint_index, o.problem_id, func.sum(o.n_passed), func.sum(o.n_counted))
             .join(estimates, (e.measurement_id == o.measurement_id) & (e.problem_id == o.problem_id))
-            .where(o.measurement_id == measurement_id, o.n_counted > 0, o.lease_id.is_not(None))
+            .where(o.measurement_id == measurement_id, o.n_counted > 0, o.batch_id.is_(None))
             .where(e.state == ProblemState.READY, e.holdout_key < holdout_threshold(measurement["holdout_share"]))
             .group_by(o.checkpoint_index, o.problem_id)
             .order_by(o.checkpoint_index)
@@ -205,6 +205,7 @@ def _observation_row(measurement_id: int, group: Group, now: dt.datetime) -> dic
         "source": group.source,
         "lease_id": group.lease_id,
         "batch_id": group.batch_id,
+        "regraded_from": group.regraded_from,
         "n_passed": group.n_passed,
         "n_counted": group.n_counted,
         **{f"n_{name}": group.verdicts[verdict] for name, verdict in NOT_PASSED.items()},

@@ -19,6 +19,7 @@ class Group:
     verdicts: Counter[Verdict]
     lease_id: str | None = None
     batch_id: str | None = None
+    regraded_from: int | None = None
 
     @property
     def is_failure(self) -> bool:

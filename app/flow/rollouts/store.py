@@ -140,7 +140,7 @@ class LeaseStore:
         self, conn: AsyncConnection, lease: dict[str, Any], new: Sequence[RolloutGroup], now: dt.datetime
     ) -> Any:
         measurement = await measurement_row(conn, lease["measurement_id"])
-        profile = await _profile_body(conn, measurement["profile_id"])
+        profile = await profile_body(conn, measurement["profile_id"])
         sources = await _sources(conn, lease, measurement, [group.problem_id for group in new])
         groups = [
             from_rollouts(
@@ -192,7 +192,7 @@ async def _insert_lease(
 
 async def _lease(conn: AsyncConnection, lease: dict[str, Any]) -> Lease:
     measurement = await measurement_row(conn, lease["measurement_id"])
-    profile = await _profile_body(conn, measurement["profile_id"])
+    profile = await profile_body(conn, measurement["profile_id"])
     c = problems.c
     query = (
         select(c.problem_id, c.prompt, c.answer, c.grader, problem_sets.c.policy)
@@ -300,7 +300,8 @@ async def _receipt(
     return ReportReceipt(lease_id=lease_id, state=state, n_accepted=n_accepted, n_replayed=n_replayed, n_open=n_open)
 
 
-async def _profile_body(conn: AsyncConnection, profile_id: str) -> dict[str, Any]:
+async def profile_body(conn: AsyncConnection, profile_id: str) -> dict[str, Any]:
+    """A profile's content with its id and time."""
     row = rows_as_dicts(await conn.execute(select(profiles).where(profiles.c.profile_id == profile_id)))[0]
     return {**row["body"], "profile_id": profile_id, "created_at": row["created_at"]}
 

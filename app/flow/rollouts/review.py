@@ -1,0 +1,39 @@
+"""Looking again at what was answered: new verdicts on stored answers, and the verdicts in doubt."""
+
+import structlog
+
+from app.clock import Clock
+from app.flow.rollouts.disputes import DisputeStore
+from app.flow.rollouts.observer import Observer
+from app.flow.rollouts.regrading import RegradingStore
+from paced.wire import Dispute, DisputeKind, RegradeReceipt, RegradeReport, StoredGroup
+
+log = structlog.get_logger()
+
+
+class ReviewService:
+    """Stage 3 of the flow, on stored answers."""
+
+    def __init__(self, regrading: RegradingStore, disputes: DisputeStore, observer: Observer, clock: Clock) -> None:
+        self._regrading = regrading
+        self._disputes = disputes
+        self._observer = observer
+        self._clock = clock
+
+    async def groups(
+        self, measurement_id: int, missing_in: int | None, after: int | None, limit: int
+    ) -> list[StoredGroup]:
+        """Stored answers, oldest first."""
+        return await self._regrading.page(measurement_id, missing_in, -1 if after is None else after, limit)
+
+    async def regrade(self, measurement_id: int, body: RegradeReport) -> RegradeReceipt:
+        """Count regraded groups, each once."""
+        receipt, changes = await self._regrading.take(measurement_id, body.groups, self._clock())
+        for change in changes:
+            self._observer.committed(change)
+        log.info("regraded", **receipt.model_dump())
+        return receipt
+
+    async def disputes(self, measurement_id: int, kind: DisputeKind, after: int | None, limit: int) -> list[Dispute]:
+        """Verdicts in doubt."""
+        return await self._disputes.page(measurement_id, kind, -1 if after is None else after, limit)

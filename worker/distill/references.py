@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from paced.client import Client
-from paced.wire import BatchProblem, GraderName, Profile, TeacherReference, TeacherReferences, Verdict
+from paced.wire import BatchProblem, GradingPolicy, Profile, TeacherReference, TeacherReferences, Verdict
 from worker.distill.errors import TeacherSilent
 from worker.distill.teacher import Teacher
 from worker.grading import GraderPool
@@ -28,9 +28,10 @@ class Reference:
 class Judge:
     """Judges answers in a killable process of its own, since a formula can hang a grader; started when first used."""
 
-    def __init__(self, runner: asyncio.Runner, profile: Profile) -> None:
+    def __init__(self, runner: asyncio.Runner, profile: Profile, policy: GradingPolicy) -> None:
         self._runner = runner
         self._grader = profile.grader
+        self._policy = profile.policy or policy
         self._pool: GraderPool | None = None
 
     def __enter__(self) -> Self:
@@ -50,7 +51,7 @@ class Judge:
         if self._pool is None:
             self._pool = await GraderPool(n_workers=1).__aenter__()
         pool = self._pool
-        calls = [pool.grade(text, p.answer, GraderName(self._grader or p.grader)) for p, text in answers]
+        calls = [pool.grade(text, p.answer, self._grader or p.grader, self._policy) for p, text in answers]
         return [grade.verdict == Verdict.PASS for grade in await asyncio.gather(*calls)]
 
 

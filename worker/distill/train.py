@@ -259,6 +259,7 @@ def opened(config: DistillConfig, client: Client, stop: Stop, watch: Watch) -> I
     device = model.pick_device(config.device)
     curriculum = client.curriculum(config.curriculum_id)
     profile = client.profile(curriculum.profile_id)
+    policy = client.problem_set(curriculum.problem_set).policy
     tokenizer = model.load_tokenizer(config.student)
     student = model.load_model(config.student, torch.float32, device)
     model.check_projection(student, config.student)
@@ -271,7 +272,7 @@ def opened(config: DistillConfig, client: Client, stop: Stop, watch: Watch) -> I
         log.warning("resuming run %s at step %d", config.run_name, progress.step)
     teacher = load_teacher(config, profile, tokenizer, device)
     recorder = Recorder(client, record.run_id, config.out, progress.step)
-    with asyncio.Runner() as runner, Judge(runner, profile) as judge:
+    with asyncio.Runner() as runner, Judge(runner, profile, policy) as judge:
         references = References(client, teacher, judge, runner, lambda: make_writer(config, teacher))
         lessons = Lessons(config, profile, student, tokenizer, teacher, references, judge)
         with contextlib.closing(references):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from paced.wire import BatchProblem, Message, Profile, TeacherReference, TeacherReferences
+from paced.wire import BatchProblem, GradingPolicy, Message, Profile, TeacherReference, TeacherReferences
 from tests.worker.distill.tiny import tiny_folder
 from worker.distill.config import DistillConfig
 from worker.distill.data import encode_chat
@@ -149,7 +149,7 @@ def test_the_first_right_text_is_stored_and_never_written_again(student: Path) -
     engine = Scripted(
         [Answer("54", 3, False), Answer("Is it 56", 5, True), Answer("56", 3, False), Answer("0", 2, False)]
     )
-    with asyncio.Runner() as runner, Judge(runner, PROFILE) as judge:
+    with asyncio.Runner() as runner, Judge(runner, PROFILE, GradingPolicy()) as judge:
         references = References(shelf, teacher, judge, runner, lambda: engine)  # type: ignore[arg-type]
         found = references.of([problem(1), problem(2, answer="12")])
         assert (found[1].text, found[1].is_right, found[1].is_complete) == ("56", True, True)
@@ -189,7 +189,7 @@ def test_an_engine_that_fails_ends_the_run_with_its_reason(student: Path) -> Non
             raise EngineFailure("vLLM cannot be imported")
 
     teacher = load_teacher(make_config(student), PROFILE, load_tokenizer(student), CPU)
-    with asyncio.Runner() as runner, Judge(runner, PROFILE) as judge:
+    with asyncio.Runner() as runner, Judge(runner, PROFILE, GradingPolicy()) as judge:
         references = References(Shelf(), teacher, judge, runner, lambda: Failing([]))  # type: ignore[arg-type]
         with pytest.raises(TeacherSilent, match="could not be written: vLLM cannot be imported"):
             references.of([problem()])

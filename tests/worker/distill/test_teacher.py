@@ -32,6 +32,7 @@ PROFILE = Profile(
     grader=None,
     grader_version="1",
     is_truncated_fail=False,
+    policy=None,
     created_at=datetime(2026, 11, 25, tzinfo=UTC),
 )
 

@@ -1,13 +1,18 @@
-"""Commands of the service: serve, migrate."""
+"""Commands of the service: serve, migrate, rebuild."""
 
+import asyncio
+import dataclasses
 import json
 import socket
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from app.settings import Settings
+
+if TYPE_CHECKING:
+    from app.flow.estimates.rebuild import Rebuilt
 
 Data = Annotated[Path | None, typer.Option(help="Folder of the SQLite file and the keys", envvar="PACED_DATA")]
 DatabaseUrl = Annotated[
@@ -20,6 +25,7 @@ def register(cli: typer.Typer) -> None:
     """Add the commands."""
     cli.command()(serve)
     cli.command()(migrate)
+    cli.command()(rebuild)
 
 
 def serve(
@@ -92,3 +98,37 @@ def migrate(data: Data = None, database: DatabaseUrl = None, as_json: AsJson = F
     upgrade(settings.database_url)
     shown = settings.database_url.render_as_string(hide_password=True)
     typer.echo(json.dumps({"database": shown, "schema": "head"}) if as_json else f"{shown} is at the newest schema")
+
+
+def rebuild(
+    data: Data = None,
+    database: DatabaseUrl = None,
+    check: Annotated[bool, typer.Option("--check", help="Only compare; exit code 1 on a difference")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array")] = False,
+) -> None:
+    """Make every estimate again from the observation log, bit for bit. Stop the service first, except with --check."""
+    given = {"data": data, "database": database}
+    settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    _check_schema(settings)
+    found = asyncio.run(_rebuild(settings, only_check=check))
+    if as_json:
+        typer.echo(json.dumps([dataclasses.asdict(one) for one in found]))
+    else:
+        for one in found:
+            what = f"{len(one.changed)} of {one.n_estimates} estimates, {one.n_abilities_changed} abilities"
+            typer.echo(f"{one.measurement_id}: {one.n_observations} observations; {what} differed")
+    if check and any(one.changed or one.n_abilities_changed for one in found):
+        raise typer.Exit(1)
+
+
+async def _rebuild(settings: Settings, *, only_check: bool) -> "list[Rebuilt]":
+    from app.db.engine import Database
+    from app.flow.estimates.rebuild import RebuildStore
+
+    db = Database(settings.database_url, settings.pool_size)
+    try:
+        store = RebuildStore(db)
+        method = store.check if only_check else store.rebuild
+        return [await method(measurement_id) for measurement_id in await store.measurement_ids()]
+    finally:
+        await db.close()

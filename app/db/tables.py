@@ -2,6 +2,7 @@
 
 problem_sets < problems < decisions        students < checkpoints       profiles
 measurements (student, set, profile) < estimates (one row a problem; the leased row) < observations < rollouts
+measurements < abilities (one row a skill)
 curricula < curriculum_versions, batches      runs < run_metrics      teacher_references      keys
 """
 
@@ -246,6 +247,12 @@ estimates = Table(
     count("last_counted"),
     Column("discounted_passed", Float, nullable=False),
     Column("discounted_failed", Float, nullable=False),
+    # belief of the drift filter once measured: N(mean, variance) of logit p, the ability and checkpoint it last saw
+    Column("logit_mean", Float, nullable=False),
+    Column("logit_variance", Float, nullable=False),
+    Column("ability_seen", Float, nullable=False),
+    count("belief_index"),
+    Column("skill", String(64), nullable=False),  # the problem's first tag
     count("n_failed"),
     count("n_truncated"),
     count("n_timeout"),
@@ -282,7 +289,20 @@ estimates = Table(
         "n_grader_error",
         "n_infrastructure",
         "failure_streak",
+        "belief_index",
     ),
+)
+
+abilities = Table(
+    "abilities",
+    metadata,
+    Column("measurement_id", ForeignKey("measurements.measurement_id"), primary_key=True),
+    Column("skill", String(64), primary_key=True),
+    Column("level", Float, nullable=False),
+    Column("variance", Float, nullable=False),
+    count("index"),
+    count("n_groups"),
+    from_zero("index", "n_groups"),
 )
 
 batches = Table(

@@ -161,6 +161,20 @@ def upgrade() -> None:
     op.create_index("ix_problems_changed", "problems", ["problem_set", "state_version"], unique=False)
     op.create_index("ix_problems_flagged", "problems", ["problem_set", "state", "ordinal"], unique=False)
     op.create_table(
+        "abilities",
+        sa.Column("measurement_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("skill", sa.String(length=64), nullable=False),
+        sa.Column("level", sa.Float(), nullable=False),
+        sa.Column("variance", sa.Float(), nullable=False),
+        sa.Column("index", sa.Integer(), nullable=False),
+        sa.Column("n_groups", sa.Integer(), nullable=False),
+        sa.CheckConstraint('"index" >= 0 AND "n_groups" >= 0', name=op.f("ck_abilities_from_zero")),
+        sa.ForeignKeyConstraint(
+            ["measurement_id"], ["measurements.measurement_id"], name=op.f("fk_abilities_measurement_id")
+        ),
+        sa.PrimaryKeyConstraint("measurement_id", "skill", name=op.f("pk_abilities")),
+    )
+    op.create_table(
         "curricula",
         sa.Column("curriculum_id", sa.String(length=32), nullable=False),
         sa.Column("name", sa.String(length=64), nullable=False),
@@ -295,6 +309,11 @@ def upgrade() -> None:
         sa.Column("last_counted", sa.Integer(), nullable=False),
         sa.Column("discounted_passed", sa.Float(), nullable=False),
         sa.Column("discounted_failed", sa.Float(), nullable=False),
+        sa.Column("logit_mean", sa.Float(), nullable=False),
+        sa.Column("logit_variance", sa.Float(), nullable=False),
+        sa.Column("ability_seen", sa.Float(), nullable=False),
+        sa.Column("belief_index", sa.Integer(), nullable=False),
+        sa.Column("skill", sa.String(length=64), nullable=False),
         sa.Column("n_failed", sa.Integer(), nullable=False),
         sa.Column("n_truncated", sa.Integer(), nullable=False),
         sa.Column("n_timeout", sa.Integer(), nullable=False),
@@ -308,7 +327,7 @@ def upgrade() -> None:
         sa.Column("lease_id", sa.String(length=32), nullable=True),
         sa.Column("lease_expires_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
-            '"ordinal" >= 0 AND "n_groups" >= 0 AND "n_passed" >= 0 AND "n_counted" >= 0 AND "first_passed" >= 0 AND "first_counted" >= 0 AND "last_passed" >= 0 AND "last_counted" >= 0 AND "n_failed" >= 0 AND "n_truncated" >= 0 AND "n_timeout" >= 0 AND "n_grader_error" >= 0 AND "n_infrastructure" >= 0 AND "failure_streak" >= 0',
+            '"ordinal" >= 0 AND "n_groups" >= 0 AND "n_passed" >= 0 AND "n_counted" >= 0 AND "first_passed" >= 0 AND "first_counted" >= 0 AND "last_passed" >= 0 AND "last_counted" >= 0 AND "n_failed" >= 0 AND "n_truncated" >= 0 AND "n_timeout" >= 0 AND "n_grader_error" >= 0 AND "n_infrastructure" >= 0 AND "failure_streak" >= 0 AND "belief_index" >= 0',
             name=op.f("ck_estimates_from_zero"),
         ),
         sa.CheckConstraint(
@@ -536,6 +555,7 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_decisions_problem_id"), table_name="decisions")
     op.drop_table("decisions")
     op.drop_table("curricula")
+    op.drop_table("abilities")
     op.drop_index("ix_problems_flagged", table_name="problems")
     op.drop_index("ix_problems_changed", table_name="problems")
     op.drop_table("problems")

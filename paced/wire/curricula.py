@@ -59,7 +59,13 @@ class DiscountedBeta(Request):
     prior_b: Annotated[float, Field(gt=0, le=1000)] = 0.5
 
 
-EstimatorConfig = Annotated[PlugInFirst | PlugInNewest | DiscountedBeta, Field(discriminator="name")]
+class DriftFilter(Request):
+    """Gaussian belief of logit p whose mean moves with the ability seen on all problems of its first tag."""
+
+    name: Literal["drift_filter"] = "drift_filter"
+
+
+EstimatorConfig = Annotated[PlugInFirst | PlugInNewest | DiscountedBeta | DriftFilter, Field(discriminator="name")]
 
 
 class StagePlan(Request):

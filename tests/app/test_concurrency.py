@@ -1,5 +1,6 @@
 """Many clients at once: nothing is held twice, nothing is counted twice, nothing breaks."""
 
+import asyncio
 import random
 import threading
 import time
@@ -13,8 +14,9 @@ import numpy as np
 import psycopg
 import pytest
 
+from app.db.engine import Database
 from app.db.invariants import broken
-from app.flow.estimates.columns import NAMES, observed
+from app.flow.estimates.rebuild import RebuildStore, Rebuilt
 from paced import Client, wire
 from paced.errors import LeaseLost, NothingEligible
 from tests.app.conftest import MakeWorld
@@ -158,17 +160,18 @@ def test_two_workers_and_two_trainers_on_two_services(two_services: list[Service
 
 
 def assert_log_rebuilds_estimates(service: Service) -> None:
-    """Every posterior column is what its observations, in order, make of nothing."""
-    columns = ", ".join(NAMES)
-    with psycopg.connect(str(service.settings.database)) as conn:
-        stored = {row[0]: row[1:] for row in conn.execute(f"SELECT problem_id, {columns} FROM estimates").fetchall()}
-        log = conn.execute(
-            "SELECT problem_id, n_passed, n_counted FROM observations ORDER BY observation_id"
-        ).fetchall()
-    rebuilt = {problem_id: dict.fromkeys(NAMES, 0) for problem_id in stored}
-    for problem_id, n_passed, n_counted in log:
-        rebuilt[problem_id] = observed(rebuilt[problem_id], n_passed, n_counted)
-    assert {problem_id: tuple(row.values()) for problem_id, row in rebuilt.items()} == stored
+    """Every posterior column and ability is what its observations, in order, make of nothing, bit for bit."""
+
+    async def check() -> list[Rebuilt]:
+        db = Database(service.settings.database_url)
+        store = RebuildStore(db)
+        found = [await store.check(measurement_id) for measurement_id in await store.measurement_ids()]
+        await db.close()
+        return found
+
+    (found,) = asyncio.run(check())
+    assert found.n_observations > N_PROBLEMS
+    assert (found.changed, found.n_abilities_changed) == ([], 0)
 
 
 def test_32_writers_and_readers_on_sqlite(tmp_path: Path) -> None:

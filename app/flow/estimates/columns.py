@@ -15,10 +15,12 @@ DISCOUNT = 0.5  # λ of the discounted Beta posterior: what a new group leaves o
 
 @dataclass(slots=True)
 class Columns:
-    """One entry a problem, by ordinal: the first group, the newest group, and the discounted counts.
+    """One entry a problem, by ordinal: the first group, the newest group, discounted counts, a logit belief.
 
     `discounted_passed` and `discounted_failed` exclude any prior, so that a prior can change without a
     rebuild: a = prior_a + discounted_passed is the recursion a <- λa + (1-λ)prior_a + k solved for it.
+    `logit_mean` to `belief_index` are the drift filter's, zero until the first counted group (see filters.py).
+    `ability` and `now_index` are in memory only: the level of each problem's skill, and the newest checkpoint, today.
     """
 
     first_passed: IntArray
@@ -27,11 +29,17 @@ class Columns:
     last_counted: IntArray
     discounted_passed: FloatArray
     discounted_failed: FloatArray
+    logit_mean: FloatArray
+    logit_variance: FloatArray
+    ability_seen: FloatArray
+    belief_index: IntArray
+    ability: FloatArray
+    now_index: IntArray
 
     @classmethod
     def zeros(cls, n: int) -> Self:
         """Columns of problems never measured."""
-        return cls(**{f.name: np.zeros(n, _TYPES[f.name]) for f in fields(cls)})
+        return cls(**{f.name: np.zeros(n, dtype_of(f.name)) for f in fields(cls)})
 
     def __len__(self) -> int:
         """Number of problems."""
@@ -42,22 +50,35 @@ class Columns:
         return type(self)(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
     def put(self, row: int, values: dict[str, Any]) -> None:
-        """Overwrite one row."""
-        for f in fields(self):
-            getattr(self, f.name)[row] = values[f.name]
+        """Overwrite what is stored of one row."""
+        for name in NAMES:
+            getattr(self, name)[row] = values[name]
+
+    @classmethod
+    def stored(cls, arrays: dict[str, Any]) -> Self:
+        """Columns from arrays of what is stored; abilities start at 0."""
+        made = cls.zeros(len(arrays[NAMES[0]]))
+        for name in NAMES:
+            setattr(made, name, arrays[name])
+        return made
 
 
-NAMES = tuple(f.name for f in fields(Columns))
-_TYPES: dict[str, Any] = {name: np.float64 if name.startswith("discounted") else np.int64 for name in NAMES}
+NAMES = tuple(f.name for f in fields(Columns) if f.name not in ("ability", "now_index"))
+_REAL = {"discounted_passed", "discounted_failed", "logit_mean", "logit_variance", "ability_seen", "ability"}
+
+
+def dtype_of(name: str) -> Any:
+    """The type of a column's array."""
+    return np.float64 if name in _REAL else np.int64
 
 
 def observed(row: dict[str, Any], n_passed: int, n_counted: int) -> dict[str, Any]:
-    """The columns of one problem after a group of `n_counted` answers of which `n_passed` passed.
+    """The counted columns of one problem after a group of `n_counted` answers of which `n_passed` passed.
 
-    A group without counted answers changes nothing.
+    A group without counted answers changes nothing. The belief is not touched: it moves with its skill's ability.
     """
     if n_counted == 0:
-        return {name: row[name] for name in NAMES}
+        return {}
     is_first = row["first_counted"] == 0
     return {
         "first_passed": n_passed if is_first else row["first_passed"],

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from scipy.special import betaincinv, betaln
+from scipy.special import betaincinv, betaln, ndtri
 
 from app.flow.estimates.columns import BoolArray, Columns, FloatArray
-from paced.wire import DiscountedBeta, EstimatorConfig, Kernel, PlugInFirst, PlugInNewest
+from app.flow.estimates.filters import Beliefs, expected_weight, quantile, sigmoid_moments
+from paced.wire import DiscountedBeta, DriftFilter, EstimatorConfig, Kernel, PlugInFirst, PlugInNewest
 
 MASS = 0.9  # of the central interval shown with each estimate
+Z = float(ndtri(1 - (1 - MASS) / 2))
 
 
 class Estimator(Protocol):
@@ -103,6 +105,31 @@ class Beta:
         return _beta_interval(*self._posterior(columns))
 
 
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """Gaussian belief of logit p that follows the student by skill (filters.py); problems never measured too."""
+
+    def _now(self, columns: Columns) -> tuple[FloatArray, FloatArray]:
+        return Beliefs.of(columns).at(columns.now_index, columns.ability)
+
+    def is_known(self, columns: Columns) -> BoolArray:
+        """Every problem has at least the prior, moved by its skill."""
+        return np.ones(len(columns), np.bool_)
+
+    def pass_rate(self, columns: Columns) -> FloatArray:
+        """E[p]."""
+        return sigmoid_moments(*self._now(columns))[0]
+
+    def expected_weight(self, columns: Columns, kernel: Kernel) -> FloatArray:
+        """E[w] by quadrature."""
+        return expected_weight(*self._now(columns), kernel.alpha, kernel.beta)
+
+    def interval(self, columns: Columns) -> tuple[FloatArray, FloatArray]:
+        """Quantiles of the belief."""
+        mean, variance = self._now(columns)
+        return quantile(mean, variance, -Z), quantile(mean, variance, Z)
+
+
 def make_estimator(config: EstimatorConfig) -> Estimator:
     """The estimator that a curriculum's setting names."""
     match config:
@@ -112,6 +139,8 @@ def make_estimator(config: EstimatorConfig) -> Estimator:
             return PlugIn(is_first=False)
         case DiscountedBeta():
             return Beta(config.prior_a, config.prior_b)
+        case DriftFilter():
+            return Drift()
 
 
 def _beta_interval(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:

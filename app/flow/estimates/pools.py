@@ -2,7 +2,10 @@
 
 import asyncio
 import datetime as dt
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +23,8 @@ class Pool:
     n_groups: IntArray
     quarantined_until: FloatArray
     columns: Columns
+    rows_of_skill: dict[str, IntArray]
+    n_groups_of_skill: dict[str, int]
     watermark: int
     state_version: int
 
@@ -27,16 +32,20 @@ class Pool:
     def of(cls, rows: LoadedRows) -> "Pool":
         """A pool from loaded rows."""
         until = np.array([_seconds(moment) for moment in rows.quarantined_until], np.float64)
-        return cls(
+        pool = cls(
             problem_ids=rows.problem_ids,
             holdout_keys=rows.holdout_keys,
             is_ready=rows.is_ready,
             n_groups=rows.n_groups,
             quarantined_until=until,
             columns=rows.columns,
+            rows_of_skill=_rows_of(rows.skills),
+            n_groups_of_skill={},
             watermark=rows.watermark,
             state_version=rows.state_version,
         )
+        pool._follow(rows.abilities)
+        return pool
 
     def __len__(self) -> int:
         """Number of problems."""
@@ -55,7 +64,20 @@ class Pool:
             self.columns.put(ordinal, row)
             self.n_groups[ordinal] = row["n_groups"]
             self.quarantined_until[ordinal] = _seconds(row["quarantined_until"])
+        self._follow(change.abilities)
         self.watermark = max(self.watermark, change.watermark)
+
+    def _follow(self, abilities: list[dict[str, Any]]) -> None:
+        """Move each problem's ability to its skill's; a skill that is newer here already stays."""
+        for row in abilities:
+            skill, n_groups = row["skill"], row["n_groups"]
+            if n_groups < self.n_groups_of_skill.get(skill, 0):
+                continue
+            self.n_groups_of_skill[skill] = n_groups
+            self.columns.ability[self.rows_of_skill.get(skill, _NO_ROWS)] = row["level"]
+        newest = max((row["index"] for row in abilities), default=0)
+        if len(self) and newest > self.columns.now_index[0]:
+            self.columns.now_index[:] = newest
 
 
 class Pools:
@@ -98,6 +120,16 @@ class Pools:
             self._pending[change.measurement_id].append(change)
         if change.measurement_id in self._pools:
             self._pools[change.measurement_id].apply(change)
+
+
+_NO_ROWS = np.empty(0, np.int64)
+
+
+def _rows_of(skills: Sequence[str]) -> dict[str, IntArray]:
+    rows: dict[str, list[int]] = defaultdict(list)
+    for row, skill in enumerate(skills):
+        rows[skill].append(row)
+    return {skill: np.array(found, np.int64) for skill, found in rows.items()}
 
 
 def _seconds(moment: dt.datetime | None) -> float:

@@ -10,25 +10,16 @@ from sqlalchemy import ColumnElement, bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import Database
-from app.db.tables import estimates, observations
+from app.db.tables import abilities, estimates, observations
 from app.db.transaction import reads, rows_as_dicts, rows_in, writes
 from app.errors import Invalid, NotFound
-from app.flow.estimates.columns import NAMES, BoolArray, Columns, IntArray, observed
+from app.flow.estimates.columns import NAMES, BoolArray, Columns, IntArray, dtype_of
+from app.flow.estimates.moves import MOVED, NOT_PASSED, moved_row
+from app.flow.estimates.skills import locked_abilities, store_abilities, with_beliefs
 from app.flow.rollouts.groups import Group, holdout_threshold
-from app.flow.rollouts.measurements import NEVER, measurement_row, sync_rows
+from app.flow.rollouts.measurements import measurement_row, sync_rows
 from app.ids import numbered
 from paced.wire import Observation, ProblemState, Verdict
-
-QUARANTINE_AFTER = 3  # groups in a row without any verdict on the student
-QUARANTINE_BASE_S = 600.0
-QUARANTINE_MAX_S = 86_400.0
-NOT_PASSED = {  # column suffix -> verdict
-    "failed": Verdict.FAIL,
-    "truncated": Verdict.TRUNCATED,
-    "timeout": Verdict.TIMEOUT,
-    "grader_error": Verdict.GRADER_ERROR,
-    "infrastructure": Verdict.INFRASTRUCTURE,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +28,7 @@ class Change:
 
     measurement_id: int
     rows: list[dict[str, Any]]
+    abilities: list[dict[str, Any]]
     watermark: int
 
 
@@ -49,7 +41,9 @@ class LoadedRows:
     is_ready: BoolArray
     n_groups: IntArray
     quarantined_until: list[dt.datetime | None]
+    skills: list[str]
     columns: Columns
+    abilities: list[dict[str, Any]]
     watermark: int
     state_version: int
 
@@ -65,17 +59,22 @@ class EstimateStore:
     ) -> tuple[dict[int, int], Change]:
         """Count groups in the caller's transaction; returns observation ids by problem id, and the change.
 
-        Rows are locked in the order of their ids, so that concurrent reports cannot deadlock.
+        Rows are locked in the order of their ids and before observations get theirs, so that concurrent reports
+        cannot deadlock, and the log's order is the order in which estimates moved.
         """
         ordered = sorted(groups, key=lambda group: group.problem_id)
         rows = await _locked_rows(conn, measurement_id, [group.problem_id for group in ordered])
+        skills = {rows[group.problem_id]["skill"] for group in ordered if group.n_counted}
+        found = await locked_abilities(conn, measurement_id, skills)
         added = insert(observations).returning(observations.c.observation_id, sort_by_parameter_order=True)
         values = [_observation_row(measurement_id, group, now) for group in ordered]
         ids = [row.observation_id for row in await conn.execute(added, values)]
-        moved = [_moved(rows[group.problem_id], group, now) for group in ordered]
-        await conn.execute(_UPDATE, [_parameters(row) for row in moved])
+        counted = [moved_row(rows[group.problem_id], group, now) for group in ordered]
+        moved = with_beliefs(rows, ordered, counted, found)
+        await conn.execute(UPDATE_ROWS, [parameters(row) for row in moved])
+        await store_abilities(conn, found)
         by_problem = {group.problem_id: observation_id for group, observation_id in zip(ordered, ids, strict=True)}
-        return by_problem, Change(measurement_id, moved, max(ids))
+        return by_problem, Change(measurement_id, moved, list(found.values()), max(ids))
 
     @writes
     async def grow(self, conn: AsyncConnection, measurement_id: int) -> None:
@@ -88,22 +87,26 @@ class EstimateStore:
         c = estimates.c
         names = ("problem_id", "holdout_key", "n_groups", *NAMES)
         query = (
-            select(*(c[name] for name in names), c.quarantined_until, c.state)
+            select(*(c[name] for name in names), c.quarantined_until, c.state, c.skill)
             .where(c.measurement_id == measurement_id, c.ordinal >= from_ordinal)
             .order_by(c.ordinal)
         )
         # read before the rows, so that it never stands for an observation that they lack
         watermark = await _watermark(conn, measurement_id)
         state_version = (await measurement_row(conn, measurement_id))["state_version"]
+        abilities_of = select(abilities).where(abilities.c.measurement_id == measurement_id)
+        known = rows_as_dicts(await conn.execute(abilities_of))
         rows = (await conn.execute(query)).all()
-        arrays = {name: np.array([row[i] for row in rows], _dtype(name)) for i, name in enumerate(names)}
+        arrays = {name: np.array([row[i] for row in rows], dtype_of(name)) for i, name in enumerate(names)}
         return LoadedRows(
             problem_ids=arrays["problem_id"],
             holdout_keys=arrays["holdout_key"],
             is_ready=np.array([row.state == ProblemState.READY for row in rows], np.bool_),
             n_groups=arrays["n_groups"],
             quarantined_until=[row.quarantined_until for row in rows],
-            columns=Columns(**{name: arrays[name] for name in NAMES}),
+            skills=[row.skill for row in rows],
+            columns=Columns.stored(arrays),
+            abilities=known,
             watermark=watermark,
             state_version=state_version,
         )
@@ -213,55 +216,14 @@ def _observation_row(measurement_id: int, group: Group, now: dt.datetime) -> dic
     }
 
 
-def _moved(row: dict[str, Any], group: Group, now: dt.datetime) -> dict[str, Any]:
-    """A full estimate row after a group; a failed group leaves the problem due, until it is put in quarantine."""
-    streak = row["failure_streak"] + 1 if group.is_failure else 0
-    backoff_s = min(QUARANTINE_BASE_S * 2.0 ** min(streak - QUARANTINE_AFTER, 16), QUARANTINE_MAX_S)
-    is_quarantined = streak >= QUARANTINE_AFTER
-    return {
-        **row,
-        **observed(row, group.n_passed, group.n_counted),
-        "n_groups": row["n_groups"] + 1,
-        "n_passed": row["n_passed"] + group.n_passed,
-        "n_counted": row["n_counted"] + group.n_counted,
-        **{f"n_{name}": row[f"n_{name}"] + group.verdicts[verdict] for name, verdict in NOT_PASSED.items()},
-        "checkpoint_index": row["checkpoint_index"] if group.is_failure else _newer(row, group),
-        "measured_at": row["measured_at"] if group.is_failure else now,
-        "failure_streak": streak,
-        "quarantine_reason": f"{streak} groups in a row gave no verdict: {group.failure_reason}"
-        if is_quarantined
-        else None,
-        "quarantined_until": now + dt.timedelta(seconds=backoff_s) if is_quarantined else None,
-    }
-
-
-def _newer(row: dict[str, Any], group: Group) -> int:
-    return max(int(row["checkpoint_index"]), group.checkpoint_index, NEVER)
-
-
-_MOVED = (
-    *NAMES,
-    "n_groups",
-    "n_passed",
-    "n_counted",
-    *(f"n_{name}" for name in NOT_PASSED),
-    "checkpoint_index",
-    "measured_at",
-    "failure_streak",
-    "quarantine_reason",
-    "quarantined_until",
-)
-_UPDATE = (
+UPDATE_ROWS = (
     update(estimates)
     .where(estimates.c.measurement_id == bindparam("m"), estimates.c.problem_id == bindparam("p"))
-    .values({name: bindparam(f"new_{name}") for name in _MOVED})
+    .values({name: bindparam(f"new_{name}") for name in MOVED})
 )
 
 
-def _parameters(row: dict[str, Any]) -> dict[str, Any]:
-    new = {f"new_{name}": row[name] for name in _MOVED}
+def parameters(row: dict[str, Any]) -> dict[str, Any]:
+    """What UPDATE_ROWS takes for one row."""
+    new = {f"new_{name}": row[name] for name in MOVED}
     return {"m": row["measurement_id"], "p": row["problem_id"], **new}
-
-
-def _dtype(name: str) -> Any:
-    return np.float64 if name.startswith("discounted") else np.int64

@@ -125,6 +125,7 @@ async def _add_rows(conn: AsyncConnection, measurement_id: int, problem_set: str
         "holdout_key": problems.c.holdout_key,
         "state": problems.c.state,
         "checkpoint_index": literal(NEVER, Integer).label("checkpoint_index"),
+        "skill": func.coalesce(func.substr(problems.c.tags[0].as_string(), 1, 64), "").label("skill"),
         **zero,
     }
     source = select(*columns.values()).where(
@@ -146,6 +147,10 @@ _COUNTS = (
     "last_counted",
     "discounted_passed",
     "discounted_failed",
+    "logit_mean",
+    "logit_variance",
+    "ability_seen",
+    "belief_index",
     "n_failed",
     "n_truncated",
     "n_timeout",

@@ -38,6 +38,8 @@ def pool_of(rows: list[Row]) -> Pool:
         n_groups=np.zeros(len(rows), np.int64),
         quarantined_until=np.array(until),
         columns=columns,
+        rows_of_skill={},
+        n_groups_of_skill={},
         watermark=7,
         state_version=0,
     )

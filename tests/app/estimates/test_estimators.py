@@ -36,7 +36,7 @@ def expected_weight(a: float, b: float, alpha: float, beta: float, passed: float
 def measured(groups: list[tuple[int, int]]) -> dict[str, float]:
     row: dict[str, float] = dict.fromkeys(NAMES, 0)
     for n_passed, n_counted in groups:
-        row = observed(row, n_passed, n_counted)
+        row |= observed(row, n_passed, n_counted)
     return row
 
 
@@ -126,7 +126,7 @@ def test_the_discounted_recursion_is_its_closed_form(groups: list[int], a0: floa
 
 def test_first_and_newest_groups_are_kept_apart() -> None:
     row = measured([(2, 8), (0, 0), (7, 8)])
-    assert row == {
+    assert {name: value for name, value in row.items() if value} == {
         "first_passed": 2,
         "first_counted": 8,
         "last_passed": 7,

@@ -1,0 +1,134 @@
+"""The drift filter: logit p of each problem as a Gaussian, moved by what is seen of all problems of its skill. Pure.
+
+Each problem has a belief N(mean, variance) of its logit; each skill (a problem's first tag) has an ability that drifts
+as the student trains. A measured group of n answers moves the ability of its skill by a Kalman step and the problem's
+own belief by a Newton step, so that problems not measured since follow the student too. Beliefs move lazily: a belief
+keeps the ability that it last saw, and the difference to today's is added when it is read.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.flow.estimates.columns import Columns, FloatArray, IntArray
+
+PRIOR_MEAN, PRIOR_VARIANCE = 0.0, 3.0  # of a problem never measured, before its skill's ability
+ABILITY_VARIANCE = 1.0  # of a skill's ability before anything is seen of it
+PROBLEM_DRIFT = 0.01  # variance that a checkpoint adds to a problem's own belief
+ABILITY_DRIFT = 0.01  # and to a skill's ability
+N_NEWTON, MAX_STEP = 6, 2.0
+MIN_SLOPE = 1e-3  # of p by the logit: where the sigmoid is flat a group says nothing of the ability
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(21)
+_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
+
+
+@dataclass(slots=True)
+class Beliefs:
+    """One entry a problem: N(mean, variance) of logit p at checkpoint `index`, and the ability seen then."""
+
+    mean: FloatArray
+    variance: FloatArray
+    ability_seen: FloatArray
+    index: IntArray
+
+    @classmethod
+    def of(cls, columns: Columns) -> "Beliefs":
+        """Beliefs from columns; a problem without a counted group has the prior, and moves with its skill."""
+        is_measured = columns.first_counted > 0
+        return cls(
+            mean=np.where(is_measured, columns.logit_mean, PRIOR_MEAN),
+            variance=np.where(is_measured, columns.logit_variance, PRIOR_VARIANCE),
+            ability_seen=np.where(is_measured, columns.ability_seen, 0.0),
+            index=columns.belief_index,
+        )
+
+    def at(self, index: int | IntArray, ability: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """(mean, variance) at a checkpoint, given each problem's ability by then."""
+        n_passed = np.maximum(index - self.index, 0)
+        return self.mean + ability - self.ability_seen, np.minimum(
+            self.variance + PROBLEM_DRIFT * n_passed, PRIOR_VARIANCE
+        )
+
+
+@dataclass(slots=True)
+class Abilities:
+    """One entry a skill: how far its problems moved since the start, the variance of that, and when it was seen."""
+
+    level: FloatArray
+    variance: FloatArray
+    index: IntArray
+
+    @classmethod
+    def prior(cls, n: int) -> "Abilities":
+        """Abilities of skills of which nothing was seen."""
+        return cls(np.zeros(n), np.full(n, ABILITY_VARIANCE), np.zeros(n, np.int64))
+
+
+def sigmoid_moments(mean: FloatArray, variance: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """E[p], E[dp/dlogit] and Var[p] of Gaussian logits, by Gauss-Hermite quadrature."""
+    p = _sigmoid(_at_nodes(mean, variance))
+    mean_p = p @ _WEIGHTS
+    return mean_p, (p * (1 - p)) @ _WEIGHTS, np.maximum((p * p) @ _WEIGHTS - mean_p**2, 0.0)
+
+
+def expected_weight(mean: FloatArray, variance: FloatArray, alpha: float, beta: float) -> FloatArray:
+    """E[p^alpha (1-p)^beta] of Gaussian logits, by Gauss-Hermite quadrature."""
+    x = _at_nodes(mean, variance)
+    # log p = -log(1 + e^-x) without overflow, so that high exponents keep their small values
+    w: FloatArray = np.exp(-alpha * np.logaddexp(0.0, -x) - beta * np.logaddexp(0.0, x)) @ _WEIGHTS
+    return w
+
+
+def quantile(mean: FloatArray, variance: FloatArray, z: float) -> FloatArray:
+    """The quantile of p at z standard deviations of the logit."""
+    return _sigmoid(mean + z * np.sqrt(variance))
+
+
+def observe(
+    beliefs: Beliefs, abilities: Abilities, skills: IntArray, n_passed: FloatArray, n_counted: FloatArray, index: int
+) -> tuple[Beliefs, Abilities]:
+    """Beliefs and abilities after one group each of distinct problems, all answered by checkpoint `index`.
+
+    `skills` names each problem's ability; the abilities are those of the skills that occur, all measured at once:
+    reports of any size give nearly the same as one large one.
+    """
+    waited = np.maximum(index - abilities.index, 0)
+    before = abilities.variance + ABILITY_DRIFT * waited
+    mean, variance = beliefs.at(index, abilities.level[skills])
+    p, slope, spread = sigmoid_moments(mean, variance)
+    slope = np.maximum(slope, MIN_SLOPE)
+    surprise = (n_passed / n_counted - p) / slope
+    noise = (p * (1 - p) / n_counted + spread * (1 - 1 / n_counted)) / slope**2
+    information = np.bincount(skills, 1 / noise, minlength=len(before))
+    after = before / (1 + before * information)
+    moved = after * np.bincount(skills, surprise / noise, minlength=len(before))
+    level = abilities.level + moved
+    mean, variance = _newton(mean + moved[skills], variance, n_passed, n_counted)
+    seen = np.maximum(beliefs.index, index)
+    return (
+        Beliefs(mean, variance, level[skills], seen),
+        Abilities(level, after, np.maximum(abilities.index, index)),
+    )
+
+
+def _newton(
+    mean: FloatArray, variance: FloatArray, n_passed: FloatArray, n_counted: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Mode and curvature of the binomial likelihood times N(mean, variance)."""
+    x = mean.copy()
+    for _ in range(N_NEWTON):
+        p = _sigmoid(x)
+        gradient = n_passed - n_counted * p - (x - mean) / variance
+        x = x + np.clip(gradient / (n_counted * p * (1 - p) + 1 / variance), -MAX_STEP, MAX_STEP)
+    p = _sigmoid(x)
+    return x, 1 / (n_counted * p * (1 - p) + 1 / variance)
+
+
+def _at_nodes(mean: FloatArray, variance: FloatArray) -> FloatArray:
+    nodes: FloatArray = mean[:, None] + np.sqrt(variance)[:, None] * _NODES
+    return nodes
+
+
+def _sigmoid(x: FloatArray) -> FloatArray:
+    p: FloatArray = 0.5 * (1.0 + np.tanh(0.5 * x))
+    return p

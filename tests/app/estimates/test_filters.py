@@ -1,0 +1,145 @@
+"""The drift filter: against dense grids, against its eager form, and what a skill's problems learn from each other."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.integrate import quad
+from scipy.special import expit, ndtri
+from scipy.stats import binom, norm
+
+from app.flow.estimates import filters
+from app.flow.estimates.columns import Columns
+from app.flow.estimates.estimators import Drift
+from app.flow.estimates.filters import Abilities, Beliefs, expected_weight, observe, sigmoid_moments
+from paced.wire import Kernel
+
+means = st.floats(-4, 4)
+variances = st.floats(0.01, filters.PRIOR_VARIANCE)
+histories = st.lists(
+    st.tuples(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 8)), min_size=1, max_size=6), st.integers(0, 2)),
+    min_size=1,
+    max_size=6,
+)
+
+
+def one(value: float) -> np.ndarray:
+    return np.array([value])
+
+
+def expectation(mean: float, variance: float, of: object) -> float:
+    density = norm(mean, variance**0.5).pdf
+    return float(quad(lambda x: of(x) * density(x), mean - 12 * variance**0.5, mean + 12 * variance**0.5, limit=400)[0])  # type: ignore[operator]
+
+
+@given(mean=means, variance=variances, alpha=st.floats(0, 6), beta=st.floats(0, 6))
+def test_the_expected_weight_is_the_integral(mean: float, variance: float, alpha: float, beta: float) -> None:
+    found = expected_weight(one(mean), one(variance), alpha, beta)[0]
+    exact = expectation(mean, variance, lambda x: expit(x) ** alpha * expit(-x) ** beta)
+    assert found == pytest.approx(exact, rel=2e-3, abs=2e-5)
+
+
+@given(mean=means, variance=variances)
+def test_the_moments_are_integrals(mean: float, variance: float) -> None:
+    p, slope, spread = (float(array[0]) for array in sigmoid_moments(one(mean), one(variance)))
+    assert p == pytest.approx(expectation(mean, variance, expit), abs=1e-5)
+    assert slope == pytest.approx(expectation(mean, variance, lambda x: expit(x) * expit(-x)), abs=1e-4)
+    assert spread == pytest.approx(expectation(mean, variance, lambda x: expit(x) ** 2) - p * p, abs=1e-4)
+
+
+@given(k=st.integers(0, 8), mean=means, variance=st.floats(0.05, filters.PRIOR_VARIANCE))
+def test_one_group_gives_nearly_the_posterior_of_a_dense_grid(k: int, mean: float, variance: float) -> None:
+    """Without an ability to move, the Newton step is the Laplace approximation of the exact posterior."""
+    belief = Beliefs(one(mean), one(variance), one(0.0), np.array([0]))
+    still = Abilities(one(0.0), one(1e-12), np.array([0]))
+    found, _ = observe(belief, still, np.array([0]), one(float(k)), one(8.0), 0)
+    grid = np.linspace(mean - 10, mean + 10, 40_001)
+    density = norm.pdf(grid, mean, variance**0.5) * binom.pmf(k, 8, expit(grid))
+    density /= density.sum()
+    exact_p = float(density @ expit(grid))
+    found_p = float(sigmoid_moments(found.mean, found.variance)[0][0])
+    assert found_p == pytest.approx(exact_p, abs=0.025)
+    assert found.variance[0] <= variance
+
+
+@given(history=histories, n_skills=st.integers(1, 3))
+def test_lazy_beliefs_equal_eager_ones(history: list[tuple[list[tuple[int, int]], int]], n_skills: int) -> None:
+    """Moving every belief at once with its ability gives the same as adding the difference when it is read."""
+    n, index = 6, 0
+    skills = np.arange(n) % n_skills
+    columns, abilities = Columns.zeros(n), Abilities.prior(n_skills)
+    eager_mean = np.full(n, filters.PRIOR_MEAN)
+    eager_variance = np.full(n, filters.PRIOR_VARIANCE)
+    eager_index = np.zeros(n, np.int64)
+    for groups, waited in history:
+        index += waited
+        rows = np.array(sorted({row for row, _ in groups}))
+        k = np.array([float(dict(groups)[row]) for row in rows])
+        before = abilities.level.copy()
+        found, abilities = observe(
+            Beliefs.of(columns.take(rows)), abilities, skills[rows], k, np.full(len(rows), 8.0), index
+        )
+        _store(columns, rows, found)
+        eager_mean += (abilities.level - before)[skills]
+        drifted = np.minimum(
+            eager_variance[rows] + filters.PROBLEM_DRIFT * (index - eager_index[rows]), filters.PRIOR_VARIANCE
+        )
+        eager_mean[rows], eager_variance[rows] = filters._newton(eager_mean[rows], drifted, k, np.full(len(rows), 8.0))
+        eager_index[rows] = index
+    lazy_mean, _ = Beliefs.of(columns).at(index, abilities.level[skills])
+    assert lazy_mean == pytest.approx(eager_mean, abs=1e-9)
+    measured = columns.first_counted > 0
+    assert columns.logit_variance[measured] == pytest.approx(eager_variance[measured], rel=1e-9)
+
+
+def _store(columns: Columns, rows: np.ndarray, found: Beliefs) -> None:
+    columns.first_counted[rows] = 8
+    columns.logit_mean[rows], columns.logit_variance[rows] = found.mean, found.variance
+    columns.ability_seen[rows], columns.belief_index[rows] = found.ability_seen, found.index
+
+
+def test_problems_not_measured_follow_their_skill_and_no_other() -> None:
+    """Forty problems of a skill all pass: the rest of that skill is taken for easier, another skill is not."""
+    skills = np.repeat([0, 1], 50)
+    columns, abilities = Columns.zeros(100), Abilities.prior(2)
+    rows = np.arange(40)
+    found, abilities = observe(
+        Beliefs.of(columns.take(rows)), abilities, skills[rows], np.full(40, 8.0), np.full(40, 8.0), 1
+    )
+    _store(columns, rows, found)
+    columns.ability[:] = abilities.level[skills]
+    columns.now_index[:] = 1
+    p = Drift().pass_rate(columns)
+    assert p[:40].min() > p[40:50].max() > 0.75
+    assert p[50:] == pytest.approx(0.5)
+    low, high = Drift().interval(columns)
+    assert ((low < p) & (p < high)).all()
+    assert (high - low)[:40].max() < (high - low)[50:].min()
+
+
+@given(mean=means, variance=variances, alpha=st.floats(0, 6), beta=st.floats(0, 6))
+def test_the_weight_is_bounded_and_symmetric(mean: float, variance: float, alpha: float, beta: float) -> None:
+    found = expected_weight(one(mean), one(variance), alpha, beta)[0]
+    total = alpha + beta
+    peak = alpha**alpha * beta**beta / total**total if total else 1.0
+    assert 0 < found <= peak * (1 + 1e-9)
+    assert expected_weight(one(-mean), one(variance), beta, alpha)[0] == pytest.approx(found, rel=1e-9)
+
+
+def test_a_wait_widens_a_belief_up_to_the_prior() -> None:
+    belief = Beliefs(one(1.0), one(0.2), one(0.0), np.array([3]))
+    width = [float(belief.at(index, one(0.0))[1][0]) for index in (2, 3, 4, 10_000)]
+    assert width == pytest.approx([0.2, 0.2, 0.2 + filters.PROBLEM_DRIFT, filters.PRIOR_VARIANCE])
+
+
+def test_the_shown_interval_holds_ninety_per_cent() -> None:
+    columns = Columns.zeros(1)
+    low, high = Drift().interval(columns)
+    assert float(norm.cdf(_logit(high[0]), 0, filters.PRIOR_VARIANCE**0.5)) == pytest.approx(0.95)
+    assert float(norm.cdf(_logit(low[0]), 0, filters.PRIOR_VARIANCE**0.5)) == pytest.approx(0.05)
+    assert float(ndtri(0.95)) > 0
+    assert Drift().expected_weight(columns, Kernel())[0] > 0.1
+
+
+def _logit(p: float) -> float:
+    return float(np.log(p / (1 - p)))

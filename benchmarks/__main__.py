@@ -11,6 +11,7 @@ from benchmarks.machine import describe
 
 NAMES = {
     "rollout": "tokens/s of the rollout worker against plain vLLM",
+    "frontier": "estimators on simulated students: error of the weights, reach, recall, rollouts needed",
     "loss": "memory and time of the chunked KL losses against dense autograd",
 }
 

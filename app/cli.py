@@ -1,4 +1,4 @@
-"""Commands of the service: serve, migrate, rebuild."""
+"""Commands of the service: serve, migrate, rebuild, replay."""
 
 import asyncio
 import dataclasses
@@ -13,6 +13,7 @@ from app.settings import Settings
 
 if TYPE_CHECKING:
     from app.flow.estimates.rebuild import Rebuilt
+    from app.flow.estimates.replay import Replay
 
 Data = Annotated[Path | None, typer.Option(help="Folder of the SQLite file and the keys", envvar="PACED_DATA")]
 DatabaseUrl = Annotated[
@@ -26,6 +27,7 @@ def register(cli: typer.Typer) -> None:
     cli.command()(serve)
     cli.command()(migrate)
     cli.command()(rebuild)
+    cli.command()(replay)
 
 
 def serve(
@@ -92,8 +94,7 @@ def migrate(data: Data = None, database: DatabaseUrl = None, as_json: AsJson = F
     """Bring the database's schema up to this version; stop every paced process and back it up first."""
     from app.db.migrate import upgrade
 
-    given = {"data": data, "database": database}
-    settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    settings = _settings(data, database)
     settings.data.mkdir(parents=True, exist_ok=True)
     upgrade(settings.database_url)
     shown = settings.database_url.render_as_string(hide_password=True)
@@ -107,8 +108,7 @@ def rebuild(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array")] = False,
 ) -> None:
     """Make every estimate again from the observation log, bit for bit. Stop the service first, except with --check."""
-    given = {"data": data, "database": database}
-    settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    settings = _settings(data, database)
     _check_schema(settings)
     found = asyncio.run(_rebuild(settings, only_check=check))
     if as_json:
@@ -119,6 +119,46 @@ def rebuild(
             typer.echo(f"{one.measurement_id}: {one.n_observations} observations; {what} differed")
     if check and any(one.changed or one.n_abilities_changed for one in found):
         raise typer.Exit(1)
+
+
+def replay(
+    measurement: Annotated[str, typer.Argument(help="Measurement id, such as mea_1")],
+    data: Data = None,
+    database: DatabaseUrl = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, with calibration")] = False,
+) -> None:
+    """Score every estimator on the observation log: how well each forecast the next group of answers.
+
+    Lower log loss is better. Take the best one for the curriculum: its `estimator` may change on a running one.
+    """
+    settings = _settings(data, database)
+    _check_schema(settings)
+    found = asyncio.run(_replay(settings, measurement))
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(found)))
+        return
+    for score in sorted(found.scores, key=lambda score: score.log_loss):
+        error = f"{score.log_loss:.4f} ± {score.log_loss_se:.4f}"
+        typer.echo(f"{score.estimator:<16} log loss {error} a group, squared error of p {score.squared_error:.4f}")
+    n_groups = found.scores[0].n_groups if found.scores else 0
+    typer.echo(f"{n_groups} groups of problems measured before, {found.n_reports} reports")
+
+
+async def _replay(settings: Settings, measurement: str) -> "Replay":
+    from app.db.engine import Database
+    from app.flow.estimates.replay import ReplayStore
+    from app.flow.rollouts.measurements import measurement_number
+
+    db = Database(settings.database_url, settings.pool_size)
+    try:
+        return await ReplayStore(db).score(measurement_number(measurement))
+    finally:
+        await db.close()
+
+
+def _settings(data: Path | None, database: str | None) -> Settings:
+    given = {"data": data, "database": database}
+    return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
 
 async def _rebuild(settings: Settings, *, only_check: bool) -> "list[Rebuilt]":

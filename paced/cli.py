@@ -12,7 +12,7 @@ from paced.errors import PacedError
 PARTS = {
     "client": ("paced.commands", (), ""),
     "review": ("paced.review", (), ""),
-    "service": ("app.cli", ("serve", "migrate", "rebuild"), "service"),
+    "service": ("app.cli", ("serve", "migrate", "rebuild", "replay"), "service"),
     "grading": ("worker.grading.command", ("grade", "regrade"), "grade"),
     "worker": ("worker.cli", ("rollout", "distill"), "rollout-cpu,train"),
     "demo": ("demo.cli", ("demo",), "service,rollout-cpu,train,demo"),

@@ -9,6 +9,7 @@ keeps the ability that it last saw, and the difference to today's is added when 
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import logsumexp
 
 from app.flow.estimates.columns import Columns, FloatArray, IntArray
 
@@ -77,6 +78,17 @@ def expected_weight(mean: FloatArray, variance: FloatArray, alpha: float, beta: 
     # log p = -log(1 + e^-x) without overflow, so that high exponents keep their small values
     w: FloatArray = np.exp(-alpha * np.logaddexp(0.0, -x) - beta * np.logaddexp(0.0, x)) @ _WEIGHTS
     return w
+
+
+def binomial_mixture(
+    mean: FloatArray, variance: FloatArray, n_passed: FloatArray, n_counted: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Log of E[p^k (1-p)^(n-k)], and E[p], of Gaussian logits."""
+    x = _at_nodes(mean, variance)
+    k, n_failed = n_passed[:, None], (n_counted - n_passed)[:, None]
+    exponent = -k * np.logaddexp(0.0, -x) - n_failed * np.logaddexp(0.0, x)
+    log_p: FloatArray = logsumexp(exponent, axis=1, b=_WEIGHTS)
+    return log_p, _sigmoid(x) @ _WEIGHTS
 
 
 def quantile(mean: FloatArray, variance: FloatArray, z: float) -> FloatArray:

@@ -1,5 +1,6 @@
 """Every estimate again from the observation log: proof that nothing else moves them, and the way back if it did."""
 
+import datetime as dt
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -49,12 +50,12 @@ class RebuildStore:
     @reads
     async def check(self, conn: AsyncConnection, measurement_id: int) -> Rebuilt:
         """Compare, change nothing."""
-        return (await _replayed(conn, measurement_id, _rows_of(measurement_id)))[0]
+        return (await _compared(conn, measurement_id, _rows_of(measurement_id)))[0]
 
     @writes
     async def rebuild(self, conn: AsyncConnection, measurement_id: int) -> Rebuilt:
         """Overwrite what differs. A running service would not see it: stop it first."""
-        found, rows, skills = await _replayed(conn, measurement_id, _rows_of(measurement_id).with_for_update())
+        found, rows, skills = await _compared(conn, measurement_id, _rows_of(measurement_id).with_for_update())
         if found.changed:
             await conn.execute(UPDATE_ROWS, [parameters(rows[problem_id]) for problem_id in found.changed])
         if found.n_abilities_changed:
@@ -68,7 +69,27 @@ def _rows_of(measurement_id: int) -> Select[Any]:
     return select(estimates).where(estimates.c.measurement_id == measurement_id)
 
 
-async def _replayed(
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A report about to be counted: its groups, and the rows and levels of skills as they were before it."""
+
+    groups: list[Group]
+    rows: dict[int, dict[str, Any]]
+    levels: dict[str, float]
+
+
+async def replayed(conn: AsyncConnection, measurement_id: int) -> AsyncIterator[Replayed]:
+    """Each report of the log in turn, with what was known just before it."""
+    query = _rows_of(measurement_id)
+    rows = {row["problem_id"]: fresh_row(row) for row in rows_as_dicts(await conn.execute(query))}
+    skills: AbilityRows = {}
+    async for report in _reports(conn, measurement_id):
+        groups = _groups(report)
+        yield Replayed(groups, rows, {skill: row["level"] for skill, row in skills.items()})
+        _count(groups, report[0]["created_at"], rows, skills, measurement_id)
+
+
+async def _compared(
     conn: AsyncConnection, measurement_id: int, query: Select[Any]
 ) -> tuple[Rebuilt, dict[int, dict[str, Any]], AbilityRows]:
     a = abilities.c
@@ -79,7 +100,7 @@ async def _replayed(
     n_observations = 0
     async for report in _reports(conn, measurement_id):
         n_observations += len(report)
-        _replay(report, rows, skills, measurement_id)
+        _count(_groups(report), report[0]["created_at"], rows, skills, measurement_id)
     found = Rebuilt(
         measurement_id=numbered("mea", measurement_id),
         n_observations=n_observations,
@@ -94,11 +115,14 @@ def _n_different(made: AbilityRows, stored: AbilityRows) -> int:
     return sum(made.get(skill) != stored.get(skill) for skill in made.keys() | stored.keys())
 
 
-def _replay(
-    report: Sequence[dict[str, Any]], rows: dict[int, dict[str, Any]], skills: AbilityRows, measurement_id: int
+def _count(
+    groups: Sequence[Group],
+    now: dt.datetime,
+    rows: dict[int, dict[str, Any]],
+    skills: AbilityRows,
+    measurement_id: int,
 ) -> None:
-    groups = [_group(row) for row in sorted(report, key=lambda row: int(row["problem_id"]))]
-    now = report[0]["created_at"]
+    """Move rows and skills in place, as the report did."""
     for group in groups:
         if group.n_counted:
             skill = rows[group.problem_id]["skill"]
@@ -107,6 +131,10 @@ def _replay(
     moved = [moved_row(rows[group.problem_id], group, now) for group in groups]
     for row in with_beliefs(rows, groups, moved, skills):
         rows[row["problem_id"]] = row
+
+
+def _groups(report: Sequence[dict[str, Any]]) -> list[Group]:
+    return [_group(row) for row in sorted(report, key=lambda row: int(row["problem_id"]))]
 
 
 async def _reports(conn: AsyncConnection, measurement_id: int) -> AsyncIterator[list[dict[str, Any]]]:

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.flow.batches.samplers import ExponentialKeys, Sampler, generator
+from app.flow.batches.table import HARD_FILTER, Sums, WeightTable
 from app.flow.curricula.rule import Rule
 from app.flow.curricula.weighting import Weighting, weighting
 from app.flow.estimates.columns import BoolArray, FloatArray, IntArray
 from app.flow.estimates.pools import Pool
 from app.flow.rollouts.groups import holdout_threshold
-from paced.wire import Shortfall
+from paced.wire import Mode, Shortfall
 
 SAMPLER: Sampler = ExponentialKeys()
-HARD_FILTER = (0.2, 0.8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,15 @@ def draw(
     seed: int,
     seq: int,
     now: dt.datetime,
+    table: WeightTable | None = None,
 ) -> Draw:
-    """Draw up to `size` ready problems that are neither held out, nor in quarantine, nor in an open batch."""
+    """Draw up to `size` ready problems that are neither held out, nor in quarantine, nor in an open batch.
+
+    `table` keeps the weights of a large pool; without one, or where it does not pay, every problem is looked at.
+    """
+    quick = table.draw(in_flight, size, seed, seq, now) if table is not None else None
+    if table is not None and quick is not None:
+        return _from_table(pool, rule, table, *quick)
     is_holdout = pool.is_ready & (pool.holdout_keys < holdout_threshold(holdout_share))
     is_quarantined = pool.is_quarantined(now)
     is_in_flight = np.zeros(len(pool), np.bool_)
@@ -67,6 +74,24 @@ def draw(
         n_hard_filter=int((is_eligible & (p > HARD_FILTER[0]) & (p < HARD_FILTER[1])).sum()),
         watermark=pool.watermark,
         shortfall=short,
+    )
+
+
+def _from_table(pool: Pool, rule: Rule, table: WeightTable, rows: IntArray, left: Sums) -> Draw:
+    weights = table.w[rows]
+    chances = table.power[rows] / left.power
+    factors = weights / left.w / chances if rule.mode == Mode.SAMPLE else weights / (left.w / left.n)
+    return Draw(
+        ordinals=rows,
+        problem_ids=pool.problem_ids[rows],
+        pass_rates=table.p[rows],
+        weights=weights,
+        draw_probabilities=chances,
+        loss_weights=np.minimum(factors, rule.loss_weight_clip),
+        n_eligible=left.n,
+        n_hard_filter=left.n_inside,
+        watermark=pool.watermark,
+        shortfall=None,
     )
 
 

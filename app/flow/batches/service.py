@@ -8,10 +8,12 @@ import structlog
 from app.clock import Clock
 from app.errors import Invalid
 from app.flow.batches import body as wire_body
-from app.flow.batches.drawing import HARD_FILTER, draw
+from app.flow.batches.drawing import draw
 from app.flow.batches.store import BatchStore, new_batch
+from app.flow.batches.table import HARD_FILTER, LARGE, Tables
 from app.flow.curricula.rule import Rule
 from app.flow.curricula.store import CurriculumStore
+from app.flow.estimates.pools import Pool
 from app.flow.estimates.service import EstimateService
 from app.flow.rollouts.groups import Group, from_outcome, holdout_threshold
 from app.flow.students.store import StudentStore
@@ -45,6 +47,7 @@ class BatchService:
         self._estimates = estimates
         self._students = students
         self._clock = clock
+        self._tables = Tables()
 
     async def draw(self, curriculum_id: str, request: BatchRequest, identity: Idempotency) -> dict[str, Any]:
         """Draw a batch; it is stored before this returns, and the same key returns it again."""
@@ -63,7 +66,9 @@ class BatchService:
         pool = await self._estimates.pool(
             curriculum["measurement_id"], curriculum["n_problems"], curriculum["state_version"]
         )
-        n_trained = int((pool.is_ready & (pool.holdout_keys >= holdout_threshold(share))).sum())
+        number = curriculum["measurement_id"]
+        table = self._tables.of(number, pool, rule, share) if len(pool) > LARGE else None
+        n_trained = _n_trained(pool, share) if table is None else table.n_candidates
         if request.size > n_trained:
             raise Invalid(
                 f"a batch of {request.size} is larger than the pool: set {curriculum['problem_set']!r} has "
@@ -77,7 +82,7 @@ class BatchService:
             values,
             identity,
             rule.stage_at,
-            lambda seq, in_flight: draw(pool, rule, share, in_flight, request.size, seed, seq, now),
+            lambda seq, in_flight: draw(pool, rule, share, in_flight, request.size, seed, seq, now, table),
         )
         log.info("drawn", batch_id=row["batch_id"], curriculum_id=row["curriculum_id"], size=row["size"])
         return row
@@ -149,6 +154,10 @@ class BatchService:
         if with_problems:
             problems = await self._store.problems(wire_body.unpacked(row["problem_ids"]).tolist())
         return wire_body.fields(row, now, problems)
+
+
+def _n_trained(pool: Pool, holdout_share: float) -> int:
+    return int((pool.is_ready & (pool.holdout_keys >= holdout_threshold(holdout_share))).sum())
 
 
 def _hard_filter(p: float, n_inside: int) -> float:

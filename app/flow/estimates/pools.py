@@ -2,15 +2,17 @@
 
 import asyncio
 import datetime as dt
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from app.flow.estimates.columns import BoolArray, Columns, FloatArray, IntArray
 from app.flow.estimates.store import Change, EstimateStore, LoadedRows
+
+N_MOVES_KEPT = 4096
 
 
 @dataclass(slots=True)
@@ -27,6 +29,9 @@ class Pool:
     n_groups_of_skill: dict[str, int]
     watermark: int
     state_version: int
+    n_moves: int = 0
+    _moves: deque[tuple[IntArray, bool]] = field(default_factory=lambda: deque(maxlen=N_MOVES_KEPT))
+    _quarantined: set[int] = field(default_factory=set)
 
     @classmethod
     def of(cls, rows: LoadedRows) -> "Pool":
@@ -44,6 +49,7 @@ class Pool:
             watermark=rows.watermark,
             state_version=rows.state_version,
         )
+        pool._quarantined = set(np.flatnonzero(until).tolist())
         pool._follow(rows.abilities)
         return pool
 
@@ -55,6 +61,24 @@ class Pool:
         """Problems set aside because their rollouts keep failing."""
         return np.asarray(self.quarantined_until > now.timestamp())
 
+    def quarantined(self, now: dt.datetime) -> IntArray:
+        """The same as rows, without looking at every problem."""
+        rows = np.fromiter(self._quarantined, np.int64, len(self._quarantined))
+        return rows[self.quarantined_until[rows] > now.timestamp()]
+
+    def moved_since(self, n_moves: int, *, with_abilities: bool) -> IntArray | None:
+        """Rows whose columns moved since `n_moves` was this pool's count; None when that is too long ago."""
+        n_new = self.n_moves - n_moves
+        if n_new > len(self._moves):
+            return None
+        recent = (self._moves[len(self._moves) - n_new + i] for i in range(n_new))
+        rows = [rows for rows, is_ability in recent if with_abilities or not is_ability]
+        return np.unique(np.concatenate(rows)) if rows else _NO_ROWS
+
+    def _note(self, rows: IntArray, *, is_ability: bool) -> None:
+        self._moves.append((rows, is_ability))
+        self.n_moves += 1
+
     def apply(self, change: Change) -> None:
         """Copy a committed change; a row that is newer here already stays."""
         for row in change.rows:
@@ -64,6 +88,9 @@ class Pool:
             self.columns.put(ordinal, row)
             self.n_groups[ordinal] = row["n_groups"]
             self.quarantined_until[ordinal] = _seconds(row["quarantined_until"])
+            (self._quarantined.add if row["quarantined_until"] else self._quarantined.discard)(ordinal)
+        moved = [row["ordinal"] for row in change.rows if row["ordinal"] < len(self)]
+        self._note(np.array(moved, np.int64), is_ability=False)
         self._follow(change.abilities)
         self.watermark = max(self.watermark, change.watermark)
 
@@ -74,10 +101,14 @@ class Pool:
             if n_groups < self.n_groups_of_skill.get(skill, 0):
                 continue
             self.n_groups_of_skill[skill] = n_groups
-            self.columns.ability[self.rows_of_skill.get(skill, _NO_ROWS)] = row["level"]
+            rows = self.rows_of_skill.get(skill, _NO_ROWS)
+            self.columns.ability[rows] = row["level"]
+            self._note(rows, is_ability=True)
         newest = max((row["index"] for row in abilities), default=0)
         if len(self) and newest > self.columns.now_index[0]:
             self.columns.now_index[:] = newest
+            self.n_moves += self._moves.maxlen or 0  # every belief is wider now: tables are made anew
+            self._moves.clear()
 
 
 class Pools:

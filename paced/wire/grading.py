@@ -15,6 +15,8 @@ class GraderName(StrEnum):
     NUMERIC = "numeric"
     CHOICE = "choice"
     MATH = "math"
+    CODE = "code"
+    REASONING_GYM = "reasoning_gym"
 
 
 UserGrader = Annotated[
@@ -52,11 +54,18 @@ class GradingPolicy(Request):
         Literal["kept", "ignored"], Field(description="Whether (1,2), [1,2] and {1,2} are different answers")
     ] = "kept"
     units: Annotated[
-        Literal["ignored", "required"], Field(description="Whether an answer without the reference's unit fails")
+        Literal["ignored", "required"],
+        Field(description="Whether an answer without the reference's unit fails; another unit of measure always does"),
     ] = "ignored"
+    comma: Annotated[
+        Literal["either", "list"],
+        Field(description="Whether 3,5 written without a space may also be the decimal 3.5, or is always a list"),
+    ] = "either"
     degrees: Annotated[Literal["number", "radians"], Field(description="Whether 180 degrees are 180 or pi")] = "number"
-    rel_tolerance: Annotated[float, Field(ge=0, lt=1, description="Relative tolerance of numbers")] = 1e-6
-    abs_tolerance: Annotated[float, Field(ge=0, description="Absolute tolerance of numbers")] = 0.0
+    rel_tolerance: Annotated[
+        float, Field(ge=0, lt=1, description="Relative tolerance where one of two numbers has decimals")
+    ] = 1e-6
+    abs_tolerance: Annotated[float, Field(ge=0, description="Absolute tolerance of all numbers")] = 0.0
 
 
 class AnswerToGrade(Request):

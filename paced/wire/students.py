@@ -80,7 +80,7 @@ class ProfileCreate(Request):
     the problem's and its set's.
     """
 
-    model_config = example(temperature=0.6, top_p=0.95, max_tokens=64, grader_version="1")
+    model_config = example(temperature=0.6, top_p=0.95, max_tokens=64, grader_version="2")
 
     system_prompt: Text | None = None
     prompt_template: Annotated[str, Field(max_length=100_000, pattern=r"\{prompt\}")] = "{prompt}"
@@ -91,7 +91,7 @@ class ProfileCreate(Request):
     stop: Annotated[list[str], Field(max_length=16)] = []
     grader: Grader | None = None
     policy: GradingPolicy | None = None
-    grader_version: Annotated[str, Field(min_length=1, max_length=32)] = "1"
+    grader_version: Annotated[str, Field(min_length=1, max_length=32)] = "2"
     is_truncated_fail: Annotated[bool, Field(description="Count truncated answers as fail instead of apart")] = False
 
 
@@ -106,7 +106,7 @@ PROFILE: dict[str, Any] = {
     "stop": [],
     "grader": "numeric",
     "policy": GradingPolicy().model_dump(),
-    "grader_version": "1",
+    "grader_version": "2",
     "is_truncated_fail": False,
     "created_at": "2026-11-25T08:00:00Z",
 }

@@ -10,4 +10,4 @@ from .stats import PoolStats, SlowAnswer
 
 __all__ = ["GRADER_VERSION", "Grade", "GraderPool", "PoolStats", "SlowAnswer", "grade"]
 
-GRADER_VERSION = "1"
+GRADER_VERSION = "2"

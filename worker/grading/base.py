@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from paced.wire.grading import Verdict
+from paced.wire.grading import GradingPolicy, Verdict
+
+DEFAULT_POLICY = GradingPolicy()
 
 
 @dataclass(frozen=True)
@@ -32,5 +34,9 @@ class UngradableError(ValueError):
     """The reference answer cannot be judged against: no verdict, whatever the student wrote."""
 
 
-Grader = Callable[[str, str], Judged]
-"""From (answer text, reference answer) to a judgement; pure, and free to be slow or to raise."""
+class GraderMissingError(RuntimeError):
+    """The grader is not there to judge: not installed, not unique, or not allowed to run. No verdict."""
+
+
+Grader = Callable[[str, str, GradingPolicy], Judged]
+"""From (answer text, reference answer, policy) to a judgement; pure, and free to be slow or to raise."""

@@ -13,8 +13,6 @@ import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from paced.wire.grading import GraderName
-
 from .base import Grader
 from .judge import GRADERS, grade, load_grader
 
@@ -38,15 +36,15 @@ def main() -> None:
     connection.send(READY)
     with contextlib.suppress(EOFError, ConnectionError, KeyboardInterrupt):
         while True:
-            text, answer, name = connection.recv()
-            result = grade(text, answer, name, graders)
+            text, answer, name, policy = connection.recv()
+            result = grade(text, answer, name, policy, graders)
             is_spent = _address_space() > baseline + n_bytes // 2  # memory that Python did not give back
             connection.send((result, is_spent))
 
 
-def _override(argument: str) -> tuple[GraderName, Grader]:
+def _override(argument: str) -> tuple[str, Grader]:
     name, _, path = argument.partition("=")
-    return GraderName(name), load_grader(path)
+    return name, load_grader(path)
 
 
 def _die_with_parent(parent: int) -> None:

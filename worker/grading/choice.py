@@ -2,7 +2,9 @@
 
 import re
 
-from .base import Judged, UngradableError
+from paced.wire.grading import GradingPolicy
+
+from .base import DEFAULT_POLICY, Judged, UngradableError
 from .exact import plain
 from .extract import find_answer
 
@@ -17,7 +19,7 @@ LONE = re.compile(r"(?<![A-Za-z0-9'’])([A-Z])(?![A-Za-z0-9'’])")
 ARTICLE = re.compile(r"A [a-z]|I\b")
 
 
-def judge(text: str, answer: str) -> Judged:
+def judge(text: str, answer: str, policy: GradingPolicy = DEFAULT_POLICY) -> Judged:  # noqa: ARG001
     """Pass where the text chooses the letter of the reference; a text that chooses none fails.
 
     Raises UngradableError where the reference does not begin with a letter that stands alone.

@@ -3,13 +3,15 @@
 import re
 import unicodedata
 
-from .base import Judged
+from paced.wire.grading import GradingPolicy
+
+from .base import DEFAULT_POLICY, Judged
 from .extract import find_answer, strip_sentence
 
 TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf)\{([^{}]*)\}")
 
 
-def judge(text: str, answer: str) -> Judged:
+def judge(text: str, answer: str, policy: GradingPolicy = DEFAULT_POLICY) -> Judged:  # noqa: ARG001
     """Pass where the whole text or the answer it marks equals the reference; case matters."""
     wanted = plain(answer)
     marked = find_answer(text)

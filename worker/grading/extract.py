@@ -19,7 +19,9 @@ MARKER = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 HOPE = re.compile(r"\.?\s*I hope (?:it|this) is correct.*", re.IGNORECASE)
+TAG = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL | re.IGNORECASE)
 MATH_DELIMITERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
+ADJACENT = ("", " ", "$$", "$ $")  # two boxes with nothing between them
 MAX_GAP = 80  # characters between two boxes that are one answer
 
 
@@ -29,13 +31,21 @@ def find_answer(text: str) -> str | None:
     return ", ".join(boxes) if boxes else marked_answer(text)
 
 
+def find_tagged(text: str) -> str | None:
+    """Return what the last pair of <answer> tags encloses, stripped, or None."""
+    last = None
+    for match in TAG.finditer(text):
+        last = match
+    return last[1].strip() or None if last else None
+
+
 def boxed_answers(text: str) -> list[str]:
     """Return the content of the last boxed answer; of the last few where words such as "and" join them."""
     run: list[str] = []
     last_end = 0
     for start, end, content in _boxes(text):
         gap = SPACING.sub(" ", text[last_end:start]).strip() if start - last_end <= MAX_GAP else ""
-        is_joined = bool(run) and JOINT.fullmatch(gap) is not None
+        is_joined = bool(run) and (JOINT.fullmatch(gap) is not None or text[last_end:start] in ADJACENT)
         if not is_joined:
             run = [content]
         elif content not in run:

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import NamedTuple, Self
 
-from paced.wire import Grader, GraderName, GradingPolicy, Verdict
+from paced.wire.grading import Grader, GradingPolicy, Verdict
 
-from .base import Grade
-from .judge import MAX_CHARS
+from .base import DEFAULT_POLICY, Grade
+from .judge import MAX_CHARS, checked_name, max_reference
 from .process import GradingProcess, LostProcessError
 from .stats import PoolStats, Tally
 
@@ -44,7 +44,7 @@ class GraderPool:
         deadline_s: float = 5.0,
         memory_mb: int = 1024,
         max_tasks_per_worker: int = 20_000,
-        graders: Mapping[GraderName, str] | None = None,
+        graders: Mapping[str, str] | None = None,
     ) -> None:
         """Check the settings; nothing starts yet. Raises ValueError where one is not positive."""
         if n_workers < 1 or deadline_s <= 0 or memory_mb < 1 or max_tasks_per_worker < 1:
@@ -83,12 +83,13 @@ class GraderPool:
         """Close the pool."""
         await self.close()
 
-    async def grade(self, text: str, answer: str, grader: Grader, policy: GradingPolicy = GradingPolicy()) -> Grade:
-        """Judge one answer; never raises for content. A lost process gives the verdict infrastructure.
+    async def grade(self, text: str, answer: str, grader: str, policy: GradingPolicy = DEFAULT_POLICY) -> Grade:
+        """Judge one answer under a policy; never raises for content. A lost process gives the verdict infrastructure.
 
         Raises ValueError for an unknown grader, RuntimeError on a pool that is not open.
         """
-        task = _Task(text[-MAX_CHARS:], answer[: MAX_CHARS + 1], GraderName(grader), policy, Future())
+        name = checked_name(grader)
+        task = _Task(text[-MAX_CHARS:], answer[: max_reference(name) + 1], name, policy, Future())
         with self._lock:  # no task may slip in behind the closing of the queue
             if not self._is_open:
                 raise RuntimeError("the grader pool is not open: use it inside `async with`")
@@ -159,7 +160,7 @@ class GraderPool:
             detail = CLOSED if self._is_closing.is_set() else "no grading process could start"
             return Grade(Verdict.INFRASTRUCTURE, None, 0.0, detail), None
         try:
-            grade, is_fit = process.ask(task.text, task.answer, task.grader, self.deadline_s)
+            grade, is_fit = process.ask(task.text, task.answer, task.grader, task.policy, self.deadline_s)
         except LostProcessError as error:
             detail = CLOSED if self._is_closing.is_set() else str(error)
             grade, is_fit = Grade(Verdict.INFRASTRUCTURE, None, 0.0, detail), False

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
 
-from paced.wire.grading import GraderName, Verdict
+from paced.wire.grading import Grader, GradingPolicy, Verdict
 
 from .base import Grade
 from .child import READY
@@ -28,7 +28,7 @@ class LostProcessError(RuntimeError):
 class GradingProcess:
     """One running child; used by one thread, which must outlive it (the child dies with the thread)."""
 
-    def __init__(self, memory_mb: int, graders: Mapping[GraderName, str]) -> None:
+    def __init__(self, memory_mb: int, graders: Mapping[str, str]) -> None:
         """Start the child; it is not ready until `wait_ready` returns."""
         self.n_tasks = 0
         ours, theirs = socket.socketpair()
@@ -53,7 +53,9 @@ class GradingProcess:
             self.kill()
             raise LostProcessError(f"a grading process did not start: {self.cause}; its reason is on standard error")
 
-    def ask(self, text: str, answer: str, grader: GraderName, deadline_s: float) -> tuple[Grade, bool]:
+    def ask(
+        self, text: str, answer: str, grader: Grader, policy: GradingPolicy, deadline_s: float
+    ) -> tuple[Grade, bool]:
         """Return the grade and whether the process can take another task; its clock starts now.
 
         Past the deadline the process is killed and the verdict is timeout. Raises LostProcessError where it died.
@@ -61,7 +63,7 @@ class GradingProcess:
         self.n_tasks += 1
         start = time.perf_counter()
         try:
-            self._connection.send((text, answer, grader))
+            self._connection.send((text, answer, grader, policy))
             if self._connection.poll(deadline_s):
                 grade, is_spent = self._connection.recv()
                 return grade, not is_spent

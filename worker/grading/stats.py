@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from paced.wire.grading import GraderName, Verdict
+from paced.wire.grading import Grader, Verdict
 
 from .base import Grade
 
@@ -19,7 +19,7 @@ class SlowAnswer(NamedTuple):
     """An answer that took long to judge: wall seconds, its grader, and how its text begins."""
 
     seconds: float
-    grader: GraderName
+    grader: Grader
     head: str
 
 
@@ -35,8 +35,8 @@ class PoolStats:
     n_replaced: int
     n_waiting: int
     n_by_verdict: dict[Verdict, int]
-    n_by_grader: dict[GraderName, int]
-    seconds_by_grader: dict[GraderName, float]
+    n_by_grader: dict[Grader, int]
+    seconds_by_grader: dict[Grader, float]
     slowest: list[SlowAnswer]
 
 
@@ -47,13 +47,13 @@ class Tally:
         """Start from nothing."""
         self._lock = threading.Lock()
         self._n_by_verdict: Counter[Verdict] = Counter()
-        self._n_by_grader: Counter[GraderName] = Counter()
-        self._seconds: dict[GraderName, float] = {}
+        self._n_by_grader: Counter[Grader] = Counter()
+        self._seconds: dict[Grader, float] = {}
         self._n_replaced = 0
         self._order = itertools.count()
         self._heap: list[tuple[float, int, SlowAnswer]] = []
 
-    def add(self, grader: GraderName, text: str, grade: Grade) -> None:
+    def add(self, grader: Grader, text: str, grade: Grade) -> None:
         """Count one finished task."""
         with self._lock:
             self._n_by_verdict[grade.verdict] += 1

@@ -30,7 +30,7 @@ PROFILE = Profile(
     max_tokens=8,
     stop=[],
     grader=None,
-    grader_version="1",
+    grader_version="2",
     is_truncated_fail=False,
     policy=None,
     created_at=datetime(2026, 11, 25, tzinfo=UTC),

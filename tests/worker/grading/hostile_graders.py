@@ -4,10 +4,11 @@ import os
 import time
 from typing import Any
 
+from paced.wire.grading import GradingPolicy
 from worker.grading.base import Judged
 
 
-def by_order(text: str, answer: str) -> Judged:
+def by_order(text: str, answer: str, policy: GradingPolicy) -> Judged:
     """Do what the text orders: exit, hang, spin, allocate, raise, `sleep 0.2`; anything else is judged as equal."""
     match text.split():
         case ["exit"]:

@@ -46,7 +46,21 @@ from .grading import (
 )
 from .grading_stats import GraderStats, SlowAnswer
 from .keys import Key, KeyCreate, KeyCreated, Scope
-from .problems import Flag, ImportReport, Problem, ProblemSet, ProblemSetCreate, ProblemState, Refusal
+from .problems import (
+    AnswerConflict,
+    Flag,
+    ImportReport,
+    NearTwin,
+    NearTwins,
+    Overlap,
+    OverlapMode,
+    Problem,
+    ProblemPreview,
+    ProblemSet,
+    ProblemSetCreate,
+    ProblemState,
+    Refusal,
+)
 from .regrading import (
     Dispute,
     DisputeKind,
@@ -85,6 +99,7 @@ from .training import (
 
 __all__ = [
     "NO_NUL",
+    "AnswerConflict",
     "AnswerToGrade",
     "Batch",
     "BatchAck",
@@ -135,10 +150,14 @@ __all__ = [
     "Metrics",
     "Mode",
     "Name",
+    "NearTwin",
+    "NearTwins",
     "NewVerdict",
     "Observation",
     "ObservationSource",
     "Outcome",
+    "Overlap",
+    "OverlapMode",
     "Page",
     "PlugInFirst",
     "PlugInNewest",
@@ -147,6 +166,7 @@ __all__ = [
     "ProblemDecision",
     "ProblemDetail",
     "ProblemEstimate",
+    "ProblemPreview",
     "ProblemSet",
     "ProblemSetCreate",
     "ProblemState",

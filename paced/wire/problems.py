@@ -113,8 +113,82 @@ class Refusal(Resource):
     reason: str
 
 
+class AnswerConflict(Resource):
+    """One text with two answers: the problem keeps the first and is flagged, unless someone decided about it before.
+
+    `first_line` is null where the first answer was stored before this import.
+    """
+
+    line: int
+    answer: str
+    first_line: int | None
+    first_answer: str
+    fingerprint: str
+
+
+class Overlap(Resource):
+    """A row whose text is also a problem of a set that training must not see."""
+
+    line: int
+    problem_set: str
+    ordinal: int
+    fingerprint: str
+
+
+class NearTwin(Resource):
+    """A new row that says nearly what an earlier one says, with the same numbers and formulas.
+
+    `similarity` estimates the Jaccard index of their words and word pairs, 0 to 1. `other_line` is null and
+    `other_ordinal` given where the earlier one was stored before. `is_merged`: it counts as a twin, or would.
+    """
+
+    line: int
+    other_line: int | None
+    other_ordinal: int | None
+    similarity: float
+    is_merged: bool
+    prompt: str
+    other_prompt: str
+
+
+class NearTwins(StrEnum):
+    """What an import does with near-twins: list them, count them as twins, only count them, or not look."""
+
+    REPORT = "report"
+    MERGE = "merge"
+    KEEP = "keep"
+    OFF = "off"
+
+
+class OverlapMode(StrEnum):
+    """What becomes of a problem that a benchmark set holds too: flagged, or only reported."""
+
+    FLAG = "flag"
+    REPORT = "report"
+
+
+class ProblemPreview(Resource):
+    """A row as an import would store it."""
+
+    line: int
+    fingerprint: str
+    prompt: Prompt
+    answer: str
+    grader: Grader
+    tags: list[str]
+    source: str
+    solution: str | None
+    state: ProblemState
+    flag: Flag | None
+    flag_detail: str | None
+
+
 class ImportReport(Resource):
-    """What an import did: every row read is imported, a twin, or refused."""
+    """What an import did: every row read is imported, a twin, or refused.
+
+    `n_flagged` problems wait for a decision because of this import; `flags` counts them by reason. The lists hold the
+    first 1,000 entries, 200 of `near_twins`; the counts go on. `preview` holds the first rows of a dry run.
+    """
 
     model_config = example(
         import_id="imp_2mZq",
@@ -122,6 +196,7 @@ class ImportReport(Resource):
         file="gsm8k_test.jsonl",
         format="jsonl",
         shape="gsm8k",
+        is_dry_run=False,
         n_rows=1321,
         n_imported=1319,
         n_twins=1,
@@ -135,6 +210,16 @@ class ImportReport(Resource):
             }
         ],
         is_refusals_cut=False,
+        n_flagged=1,
+        flags={"no_answer": 1},
+        n_conflicts=0,
+        conflicts=[],
+        n_overlaps=0,
+        overlaps=[],
+        n_near_twins=0,
+        near_twins=[],
+        warnings=[],
+        preview=[],
         duration_s=0.21,
     )
 
@@ -143,10 +228,21 @@ class ImportReport(Resource):
     file: str
     format: str
     shape: str
+    is_dry_run: bool = False
     n_rows: int
     n_imported: int
     n_twins: int
     n_refused: int
     refusals: list[Refusal]
     is_refusals_cut: bool
+    n_flagged: int = 0
+    flags: dict[str, int] = {}
+    n_conflicts: int = 0
+    conflicts: list[AnswerConflict] = []
+    n_overlaps: int = 0
+    overlaps: list[Overlap] = []
+    n_near_twins: int = 0
+    near_twins: list[NearTwin] = []
+    warnings: list[str] = []
+    preview: list[ProblemPreview] = []
     duration_s: float

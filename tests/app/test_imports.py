@@ -64,7 +64,7 @@ def test_gsm8k(shared_client: Client, problem_set: str, data_folder: Path) -> No
     ("name", "shape", "expected"),
     [
         ("verl_dapo_mini16.parquet", "verl", (16, 16, 0, 0)),
-        ("verl_deepscaler_sub.parquet", "verl", (1209, 1206, 2, 1)),
+        ("verl_deepscaler_sub.parquet", "verl", (1209, 1207, 2, 0)),
         ("verl_oneshot_pi1_r128.parquet", "verl", (128, 1, 127, 0)),
         ("verl_gsm8k_test_250.jsonl", "verl", (250, 250, 0, 0)),
         ("roll_deepmath.jsonl", "roll", (400, 400, 0, 0)),
@@ -82,11 +82,11 @@ def test_formats(
     assert (report.shape, counts(report)) == (shape, expected)
     found = lite_client.problem_set(problem_set)
     assert (found.n_problems, found.n_rows) == (report.n_imported, report.n_imported + report.n_twins)
-    assert [refusal.code for refusal in report.refusals] == ["empty_answer"] * report.n_refused
+    assert report.refusals == []
 
 
 def write_broken(path: Path) -> Path:
-    """Sixteen lines: eleven good ones, and bad ones on 7, 9, 11, 13 and 15."""
+    """Sixteen lines: eleven good ones, one without an answer on 11, and bad ones on 7, 9, 13 and 15."""
     lines = [json.dumps({"question": f"What is {i} + 1?", "answer": str(i + 1)}).encode() for i in range(16)]
     lines[6] = b'{"question": "What is 6 + 1?", "answer": '
     lines[8] = b'{"answer": "9"}'
@@ -100,7 +100,6 @@ def write_broken(path: Path) -> Path:
 REFUSED = [
     (7, "bad_json", "not JSON: "),
     (9, "missing_prompt", "no field holds the prompt; the row has answer."),
-    (11, "empty_answer", "field 'answer' is empty"),
     (13, "line_too_long", "longer than 16777216 bytes"),
     (15, "bad_encoding", "byte 0xF9 at byte offset 15 of the line is not UTF-8"),
 ]
@@ -116,11 +115,13 @@ def assert_refused(refusals: list[wire.Refusal], file_name: str) -> None:
 
 def test_a_broken_file_keeps_its_good_rows(shared_client: Client, problem_set: str, tmp_path: Path) -> None:
     report = shared_client.import_problems(problem_set, write_broken(tmp_path / "broken.jsonl"))
-    assert counts(report) == (16, 11, 0, 5)
+    assert counts(report) == (16, 12, 0, 4)
     assert_refused(report.refusals, "broken.jsonl")
     assert not report.is_refusals_cut
     kept = [problem.answer for problem in shared_client.problems(problem_set)]
-    assert kept == [str(i + 1) for i in range(16) if i + 1 not in {line for line, _, _ in REFUSED}]
+    good = [i + 1 for i in range(16) if i + 1 not in {line for line, _, _ in REFUSED}]
+    assert kept == ["" if line == 11 else str(line) for line in good]
+    assert (report.n_flagged, report.flags) == (1, {"no_answer": 1})
 
 
 def test_only_the_first_thousand_refusals_are_listed(shared_client: Client, problem_set: str, tmp_path: Path) -> None:
@@ -193,7 +194,7 @@ def test_filters_find_tags_and_texts_in_any_script(shared_client: Client, proble
 def test_named_fields_and_a_source(shared_client: Client, problem_set: str, tmp_path: Path) -> None:
     file = tmp_path / "own.csv.gz"
     file.write_bytes(gzip.compress(b'ask,right,kind\n"What is 2 + 2?",4,easy\n'))
-    with pytest.raises(BadRequest, match="is not known as JSONL") as caught:
+    with pytest.raises(BadRequest, match="is not known as JSON") as caught:
         shared_client.import_problems(problem_set, write_rows(tmp_path / "own.bin", "x"))
     assert caught.value.code == "unknown_format"
     options = {"prompt_field": "ask", "answer_field": "right", "tags_field": "kind", "source": "mine"}
@@ -246,11 +247,11 @@ def test_the_command_exits_with_3_when_rows_are_refused(lite_service: Service, t
     done = run_import(lite_service, file, f"cli-{next(SUFFIXES)}", "--json")
     assert done.exit_code == 3
     report = wire.ImportReport.model_validate_json(done.stdout)
-    assert counts(report) == (16, 11, 0, 5)
+    assert counts(report) == (16, 12, 0, 4)
     assert_refused(report.refusals, "broken.jsonl")
     shown = run_import(lite_service, file, f"cli-{next(SUFFIXES)}")
     assert shown.exit_code == 3
-    assert "11 imported, 0 twins, 5 refused of 16 rows" in shown.stdout
+    assert "12 imported, 0 twins, 4 refused of 16 rows" in shown.stdout
     assert "broken.jsonl:7: not JSON: " in shown.stdout
 
 

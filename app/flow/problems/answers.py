@@ -19,13 +19,11 @@ _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 def read_answer(value: Any, field: str, *, is_worked: bool) -> tuple[str, str | None]:
     r"""The answer, and the worked solution if `value` is one.
 
-    `is_worked` says that the field holds solutions: text of several lines without a mark is then refused.
-    Raises RefusedRowError with `empty_answer`, `missing_answer` or `bad_answer`.
+    `is_worked` says that the field holds solutions: text of several lines without a mark is then a solution with an
+    empty answer, as is an empty field. Raises RefusedRowError with `bad_answer` or `bad_messages`.
     """
     answer, solution = _from_value(value, field, is_worked)
-    if not answer or answer.isspace():
-        raise RefusedRowError("empty_answer", f"field '{field}' is empty; give the reference answer or remove the row")
-    return answer, solution
+    return answer.strip() and answer, solution
 
 
 def read_solution(value: Any) -> str | None:
@@ -53,7 +51,7 @@ def last_boxed(text: str) -> str | None:
 
 def _from_value(value: Any, field: str, is_worked: bool) -> tuple[str, str | None]:
     if isinstance(value, str):
-        return _from_text(value, field, is_worked)
+        return _from_text(value, is_worked)
     if isinstance(value, list):
         if value and isinstance(value[0], dict):  # a completion in messages
             return _from_value(_last_content(value, field), field, is_worked)
@@ -63,7 +61,7 @@ def _from_value(value: Any, field: str, is_worked: bool) -> tuple[str, str | Non
     return _plain(value, field), None
 
 
-def _from_text(text: str, field: str, is_worked: bool) -> tuple[str, str | None]:
+def _from_text(text: str, is_worked: bool) -> tuple[str, str | None]:
     bare = text.strip()
     if "####" in bare:
         head, _, tail = bare.rpartition("####")
@@ -76,11 +74,7 @@ def _from_text(text: str, field: str, is_worked: bool) -> tuple[str, str | None]
         if boxed is not None:
             return boxed, bare if len(bare) > len(boxed) + _MARKUP_CHARS else None
     if is_worked and ("\n" in bare or len(bare) > MAX_BARE_CHARS):
-        raise RefusedRowError(
-            "missing_answer",
-            f"field '{field}' holds worked text without a '#### answer' line or \\boxed{{answer}}; "
-            "mark the answer or name the field that holds it (answer_field)",
-        )
+        return "", bare
     return bare, None
 
 

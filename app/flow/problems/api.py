@@ -7,10 +7,21 @@ from pydantic import Field
 
 from app.auth.guard import requires
 from app.flow.problems.drafts import ReadOptions
+from app.flow.problems.importing import ImportOptions
 from app.flow.problems.service import ProblemService
 from app.http.pages import NoQuery, PageQuery, page
 from app.settings import Settings
-from paced.wire import NO_NUL, ImportReport, Page, Problem, ProblemSet, ProblemSetCreate, Scope
+from paced.wire import (
+    NO_NUL,
+    ImportReport,
+    NearTwins,
+    OverlapMode,
+    Page,
+    Problem,
+    ProblemSet,
+    ProblemSetCreate,
+    Scope,
+)
 
 router = APIRouter(prefix="/v1/problem-sets", tags=["1 problems"])
 MIB = 1 << 20
@@ -25,19 +36,36 @@ class ProblemQuery(PageQuery):
     ] = None
 
 
+FieldName = Annotated[str | None, Field(max_length=200)]
+TemplateText = Annotated[str | None, Field(max_length=10_000, pattern=NO_NUL)]
+
+
 class ImportQuery(NoQuery):
-    """How to read the uploaded file; fields left out are detected."""
+    """How to read the uploaded file, and what to do with it; fields left out are detected."""
 
     file_name: Annotated[str, Field(min_length=1, max_length=400, pattern=NO_NUL)]
-    prompt_field: Annotated[str | None, Field(max_length=200)] = None
-    answer_field: Annotated[str | None, Field(max_length=200)] = None
-    tags_field: Annotated[str | None, Field(max_length=200)] = None
+    prompt_field: FieldName = None
+    answer_field: FieldName = None
+    tags_field: FieldName = None
+    prompt_template: TemplateText = None
+    answer_template: TemplateText = None
+    allow_no_answer: Annotated[bool, Field(description="Store rows without a field for the answer, flagged")] = False
     source: Annotated[str | None, Field(max_length=400, pattern=NO_NUL)] = None
+    dry_run: Annotated[bool, Field(description="Store nothing, report everything; the set need not exist")] = False
+    near_twins: NearTwins = NearTwins.REPORT
+    overlap_with: Annotated[list[str], Field(max_length=50, description="Sets that training must not see")] = []
+    overlap: OverlapMode = OverlapMode.FLAG
 
-    def options(self, settings: Settings) -> ReadOptions:
-        """Options of the readers."""
-        fields = self.model_dump(exclude={"file_name"})
-        return ReadOptions(**fields, max_line_bytes=int(settings.max_line_mb * MIB))
+    def options(self, settings: Settings) -> ImportOptions:
+        """Options of the readers and of the import."""
+        fields = self.model_dump(exclude={"file_name", "dry_run", "near_twins", "overlap_with", "overlap"})
+        return ImportOptions(
+            ReadOptions(**fields, max_line_bytes=int(settings.max_line_mb * MIB)),
+            is_dry_run=self.dry_run,
+            near_twins=self.near_twins,
+            overlap_with=tuple(dict.fromkeys(self.overlap_with)),
+            overlap=self.overlap,
+        )
 
 
 def _problems(request: Request) -> ProblemService:
@@ -81,7 +109,7 @@ async def get_set(request: Request, name: str, _query: Annotated[NoQuery, Query(
     },
 )
 async def import_problems(request: Request, name: str, query: Annotated[ImportQuery, Query()]) -> ImportReport:
-    """Stream a file into a set: JSONL, CSV or Parquet, each optionally gzipped."""
+    """Stream a file into a set: JSONL, JSON, CSV, Parquet or Arrow, plain, gzip or zstandard."""
     options = query.options(request.app.state.settings)
     return await _problems(request).import_file(name, query.file_name, options, request.stream())
 

@@ -12,13 +12,17 @@ MIB = 1 << 20
 class ReadOptions:
     """How to read a file: fields named by the user win over detection, `a.b` reaches into an object.
 
-    `source` is stored with each problem (default: the file's name). A line of JSONL or a row of CSV longer
-    than `max_line_bytes` is refused.
+    Templates (Jinja) make prompt or answer of a row's fields. `allow_no_answer`: rows without a field for the answer
+    are drafts with an empty one, not refusals. `source` is stored with each problem (default: the file's name). A line
+    of JSONL or a row of CSV longer than `max_line_bytes` is refused.
     """
 
     prompt_field: str | None = None
     answer_field: str | None = None
     tags_field: str | None = None
+    prompt_template: str | None = None
+    answer_template: str | None = None
+    allow_no_answer: bool = False
     source: str | None = None
     max_line_bytes: int = 16 * MIB
 
@@ -27,7 +31,8 @@ class ReadOptions:
 class ProblemDraft:
     """A problem as read from one row, not yet stored.
 
-    `prompt` is text or messages with exactly `role` and `content`; `fingerprint` is 32 hexadecimal digits;
+    `prompt` is text or messages with exactly `role` and `content`; `answer` is empty where the row has none;
+    `fingerprint` is 32 hexadecimal digits;
     `line` is where the row stands in its file (see `RowRefused`).
     """
 

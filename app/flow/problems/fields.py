@@ -1,7 +1,8 @@
 """Which fields of a row hold prompt, answer, solution and tags: one plan for each set of field names.
 
 Shapes named here: verl, gsm8k, math, trl_prompt_only, trl_prompt_completion, openrlhf, slime, roll, messages, nemo,
-svamp, olympiadbench, alpaca; `custom` where the user named fields, `plain` for any other pair of prompt and answer.
+svamp, olympiadbench, alpaca, sharegpt; `custom` where the user named fields or gave
+templates, `plain` for any other pair of prompt and answer.
 Names match in any letter case.
 """
 
@@ -151,7 +152,7 @@ def _named(name: str | None, names: Mapping[str, str]) -> tuple[Path, ...]:
 
 
 def _shape_name(names: Mapping[str, str], prompt: tuple[Path, ...], answer: Path | None, options: ReadOptions) -> str:
-    if options.prompt_field or options.answer_field:
+    if options.prompt_field or options.answer_field or options.prompt_template or options.answer_template:
         return "custom"
     asked = prompt[-1][0].lower() if prompt else ""
     if asked == "prompt" and "reward_model" in names:
@@ -159,4 +160,4 @@ def _shape_name(names: Mapping[str, str], prompt: tuple[Path, ...], answer: Path
     if asked == "question" and "body" in names:
         return "svamp"
     name = _NAMES.get((asked, answer[0].lower() if answer else ""))
-    return name or ("messages" if asked in CHATS else "plain")
+    return name or ({"conversations": "sharegpt"}.get(asked, "messages") if asked in CHATS else "plain")

@@ -48,6 +48,8 @@ SUFFIXES = (
     "Answer:",
 )
 
+MAX_REMEMBERED_CHARS = 32_000_000
+
 _SPACE = b" \t\n\v\f\r\x1c\x1d\x1e\x1f"
 _DIGITS = b"0123456789"
 _KINDS = bytes.maketrans(_DIGITS + _SPACE, b"0" * len(_DIGITS) + b" " * len(_SPACE))
@@ -75,6 +77,30 @@ def fingerprint(prompt: Prompt) -> str:
     return blake2b(content, digest_size=16).hexdigest()
 
 
+class Fingerprints:
+    """`fingerprint`, remembering plain prompts and single user turns: training files repeat them literally."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, str] = {}
+        self._n_chars = 0
+
+    def __call__(self, prompt: Prompt) -> str:
+        """32 hexadecimal digits, as `fingerprint` gives them."""
+        if type(prompt) is list and len(prompt) == 1 and prompt[0]["role"] == "user":
+            prompt = prompt[0]["content"]
+        if type(prompt) is not str:
+            return fingerprint(prompt)
+        found = self._known.get(prompt)
+        if found is None:
+            found = fingerprint(prompt)
+            self._n_chars += len(prompt)
+            if self._n_chars > MAX_REMEMBERED_CHARS:
+                self._known.clear()
+                self._n_chars = len(prompt)
+            self._known[prompt] = found
+        return found
+
+
 def canonical_text(text: str) -> bytes:
     """UTF-8 of the text without white space, Unicode form and known wrappers; a wrapper alone stays as it is."""
     bare = _compact(text)
@@ -84,6 +110,12 @@ def canonical_text(text: str) -> bytes:
     while stripped.endswith(_SUFFIXES):
         stripped = stripped[: -_longest(_SUFFIXES, stripped.endswith)]
     return stripped or bare
+
+
+def bare_text(prompt: Prompt) -> str:
+    """The text of the turns that the fingerprint counts, without known wrappers, white space kept."""
+    texts = [prompt] if isinstance(prompt, str) else [turn["content"] for turn in prompt if turn["role"] != "system"]
+    return "\n".join(_SUFFIX.sub("", _PREFIX.sub("", text)).strip() or text for text in texts)
 
 
 def _canonical_chat(messages: list[Message]) -> bytes:
@@ -119,3 +151,12 @@ def _compact_all(wrappers: Iterable[str]) -> tuple[bytes, ...]:
 
 _PREFIXES = _compact_all(PREFIXES)
 _SUFFIXES = _compact_all(SUFFIXES)
+
+
+def _any_of(wrappers: Iterable[str]) -> str:
+    longest_first = sorted(wrappers, key=len, reverse=True)
+    return "|".join(r"\s*".join(re.escape(part) for part in wrapper.split()) for wrapper in longest_first)
+
+
+_PREFIX = re.compile(rf"^\s*(?:(?:{_any_of(PREFIXES)})\s*)+")
+_SUFFIX = re.compile(rf"(?:\s*(?:{_any_of(SUFFIXES)}))+\s*$")

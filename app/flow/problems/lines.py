@@ -1,31 +1,31 @@
-"""Files as bytes and as lines: gzip by its magic bytes, encodings by their marks, lines of bounded length."""
+"""Text files as lines of bounded length, and what the first bytes of a file say."""
 
-import gzip
-import io
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from .drafts import MIB, RowRefused, UnreadableFile
+from .unpacking import DAMAGE, UTF16, Source, damaged_head, open_text
 
-GZIP = b"\x1f\x8b"
 PARQUET = b"PAR1"
-DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error)
-Source = io.BufferedReader | gzip.GzipFile
+ARROW = b"ARROW1"
+ARROW_STREAM = b"\xff\xff\xff\xff"
 _BOM = b"\xef\xbb\xbf"
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _DRAIN_BYTES = MIB
-_BUFFER_BYTES = MIB // 4
 _HEAD_BYTES = 4096
 _OTHER_MAGIC = {
     b"PK\x03\x04": "a zip archive",
-    b"\x28\xb5\x2f\xfd": "compressed with zstandard",
     b"BZh": "compressed with bzip2",
     b"\xfd7zXZ\x00": "compressed with xz",
-    b"ARROW1": "an Arrow (Feather) file",
     b"\x1f\x8b": "gzip inside gzip",
 }
+
+
+class Head(NamedTuple):
+    """The first bytes of the content as UTF-8, without its mark, if it is text."""
+
+    content: bytes
+    is_utf16: bool
 
 
 class Line(NamedTuple):
@@ -35,39 +35,32 @@ class Line(NamedTuple):
     content: bytes | None
 
 
-def is_gzip(path: Path) -> bool:
-    """Whether the file begins with gzip's magic bytes, whatever its name."""
-    with path.open("rb") as file:
-        return file.read(len(GZIP)) == GZIP
+def read_head(path: Path, packing: str) -> Head:
+    """The first bytes of the content.
 
-
-def open_bytes(path: Path, *, is_packed: bool) -> Source:
-    """The file's content, unpacked if it is gzip."""
-    # No buffer around GzipFile: filling one would lose the rows before damage.
-    return gzip.GzipFile(path) if is_packed else io.BufferedReader(io.FileIO(path), _BUFFER_BYTES)
-
-
-def read_head(path: Path, *, is_packed: bool) -> bytes:
-    """The first bytes of the content, without UTF-8's mark.
-
-    Raises UnreadableFile if there are none, or they are those of something that is neither text nor Parquet.
+    Raises UnreadableFile if there are none, or they are those of something that is not read here.
     """
-    with open_bytes(path, is_packed=is_packed) as file:
-        try:
-            head = file.read(1)
-            head += file.peek(_HEAD_BYTES)[:_HEAD_BYTES] if head else b""
-        except DAMAGE as error:
-            raise UnreadableFile(
-                "damaged_gzip", f"the gzip file is damaged at its start ({error}); send it again"
-            ) from None
+    head = _peek(path, packing, is_utf16=False)
+    is_utf16 = head.startswith(UTF16)
+    if is_utf16:
+        head = _peek(path, packing, is_utf16=True)
     if not head:
         raise UnreadableFile("empty_file", "the file is empty; send one with a problem in each row")
-    if head.startswith(_UTF16):
-        raise UnreadableFile("utf16", "the file is UTF-16; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)")
     for magic, kind in _OTHER_MAGIC.items():
         if head.startswith(magic):
-            raise UnreadableFile("unknown_format", f"the file is {kind}; send JSONL, CSV or Parquet, plain or gzipped")
-    return head.removeprefix(_BOM)
+            raise UnreadableFile(
+                "unknown_format", f"the file is {kind}; send JSON, CSV, Parquet or Arrow, plain, gzip or zstandard"
+            )
+    return Head(head.removeprefix(_BOM), is_utf16)
+
+
+def _peek(path: Path, packing: str, *, is_utf16: bool) -> bytes:
+    with open_text(path, packing, is_utf16=is_utf16) as file:
+        try:
+            head = file.read(1)
+            return head + (file.peek(_HEAD_BYTES)[:_HEAD_BYTES] if head else b"")
+        except DAMAGE as error:
+            raise damaged_head(packing, error) from None
 
 
 def read_lines(file: Source, max_bytes: int) -> Iterator[Line | RowRefused]:
@@ -88,7 +81,7 @@ def read_lines(file: Source, max_bytes: int) -> Iterator[Line | RowRefused]:
             number += 1
             raw = file.readline(limit)
     except DAMAGE as error:
-        yield damaged(number, f"the compressed data ends or breaks here ({error})")
+        yield damaged(number, f"the packed or encoded data ends or breaks here ({error})")
 
 
 def too_long(number: int, max_bytes: int) -> RowRefused:

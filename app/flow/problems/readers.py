@@ -1,17 +1,20 @@
-"""From a file to problem drafts: JSONL, CSV or Parquet, plain or gzipped, told apart by content before name."""
+"""From a file to problem drafts: JSON, CSV, Parquet or Arrow, packed or not, told apart by content before name."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import orjson
 
+from .arrays import read_array
 from .drafts import ProblemDraft, ReadOptions, RowRefused, UnreadableFile
 from .fields import known_fields
-from .lines import PARQUET, Source, is_gzip, not_utf8, open_bytes, read_head, read_lines, too_long
+from .lines import ARROW, ARROW_STREAM, PARQUET, Head, not_utf8, read_head, read_lines, too_long
 from .shapes import Shaper
-from .tables import Row, parquet_columns, read_csv, read_parquet, unpacked
+from .tables import Row, read_columns, read_csv, read_frames, unpacked
+from .unpacking import Source, open_text, packing_of
 
+COLUMNAR = frozenset({"parquet", "arrow", "arrow_stream"})
 _SUFFIXES = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
@@ -20,24 +23,28 @@ _SUFFIXES = {
     ".tsv": "csv",
     ".parquet": "parquet",
     ".pq": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
 }
 
 
 class ImportStream:
     """The rows of one file as drafts and refusals, in file order, with bounded memory.
 
-    `format` is jsonl, csv or parquet, with `.gz` if packed. `shape` is that of most rows shaped so far, so it is
-    final after iterating. Each iteration reads the file anew. Iterating never raises for a row; it raises
-    UnreadableFile if there is no row to begin with.
+    `format` is jsonl, json, csv, parquet, arrow or arrow_stream, with `.gz` or `.zst` if packed. `shape` is that of
+    most rows shaped so far, so it is final after iterating; `notes` say what else was found. Each iteration reads the
+    file anew. Iterating never raises for a row; it raises UnreadableFile if there is no row to begin with.
     """
 
-    def __init__(self, path: Path, file_name: str, options: ReadOptions, kind: str, is_packed: bool) -> None:
-        self.format = f"{kind}.gz" if is_packed else kind
+    def __init__(self, path: Path, file_name: str, options: ReadOptions, kind: str, packing: str, head: Head) -> None:
+        self.format = f"{kind}.{packing}" if packing else kind
+        self.notes = ["the file is UTF-16 and was read as such"] if head.is_utf16 else []
         self._path = path
         self._file_name = file_name
         self._options = options
         self._kind = kind
-        self._is_packed = is_packed
+        self._packing = packing
+        self._is_utf16 = head.is_utf16
         self._shaper = Shaper(file_name, options)
 
     @property
@@ -46,36 +53,39 @@ class ImportStream:
         return self._shaper.shape
 
     def __iter__(self) -> Iterator[ProblemDraft | RowRefused]:
-        rows = self._parquet_rows() if self._kind == "parquet" else self._text_rows()
+        rows = self._columnar_rows() if self._kind in COLUMNAR else self._text_rows()
         with closing(rows):
             self._shaper = Shaper(self._file_name, self._options)
             for row in rows:
                 yield row if isinstance(row, RowRefused) else self._shaper.draft(*row)
 
     def _text_rows(self) -> Generator[Row | RowRefused, None, None]:
-        read = read_csv if self._kind == "csv" else read_jsonl
-        with open_bytes(self._path, is_packed=self._is_packed) as file:
-            yield from read(file, self._options.max_line_bytes)
+        with open_text(self._path, self._packing, is_utf16=self._is_utf16) as file:
+            yield from READERS[self._kind](file, self._options.max_line_bytes)
 
-    def _parquet_rows(self) -> Generator[Row | RowRefused, None, None]:
-        known = known_fields(self._options)
-        with unpacked(self._path, is_packed=self._is_packed) as path:
-            columns = parquet_columns(path)
+    def _columnar_rows(self) -> Generator[Row | RowRefused, None, None]:
+        with unpacked(self._path, self._packing) as path:
+            columns = read_columns(path, self._kind)
             self._shaper = Shaper(self._file_name, self._options, columns)
-            yield from read_parquet(path, [name for name in columns if name.lower() in known] or columns[:1])
+            yield from read_frames(path, self._kind, self._wanted(columns))
+
+    def _wanted(self, columns: Sequence[str]) -> list[str]:
+        known = known_fields(self._options) | self._shaper.template_fields
+        return [name for name in columns if name.lower() in known or name in known] or list(columns[:1])
 
 
 def read_problems(path: Path, file_name: str, options: ReadOptions | None = None) -> ImportStream:
     """Opens a file of problems; `file_name` is what the user called it, `path` where its bytes lie.
 
-    Raises UnreadableFile if the file is empty, of no known format, damaged from its start, or UTF-16.
+    Raises UnreadableFile if the file is empty, of no known format, or damaged from its start, or if a template is
+    not Jinja.
     """
-    is_packed = is_gzip(path)
-    head = read_head(path, is_packed=is_packed)
-    kind = _find_format(head, file_name)
-    if kind == "parquet" and not is_packed:
-        parquet_columns(path)
-    return ImportStream(path, file_name, options or ReadOptions(), kind, is_packed)
+    packing = packing_of(path)
+    head = read_head(path, packing)
+    kind = _find_format(head.content, file_name)
+    if kind in COLUMNAR and not packing:
+        read_columns(path, kind)
+    return ImportStream(path, file_name, options or ReadOptions(), kind, packing, head)
 
 
 def read_jsonl(file: Source, max_bytes: int) -> Iterator[Row | RowRefused]:
@@ -109,27 +119,36 @@ def _bad_line(number: int, content: bytes, error: orjson.JSONDecodeError) -> Row
     return RowRefused(number, "bad_json", reason)
 
 
+READERS: dict[str, Callable[[Source, int], Iterator[Row | RowRefused]]] = {
+    "jsonl": read_jsonl,
+    "json": read_array,
+    "csv": read_csv,
+}
+_MAGIC = {PARQUET: "parquet", ARROW: "arrow", ARROW_STREAM: "arrow_stream"}
+
+
 def _find_format(head: bytes, file_name: str) -> str:
     suffixes = [suffix.lower() for suffix in Path(file_name).suffixes]
     named = next((_SUFFIXES[suffix] for suffix in reversed(suffixes) if suffix in _SUFFIXES), None)
-    if head.startswith(PARQUET):
-        return "parquet"
+    for magic, kind in _MAGIC.items():
+        if head.startswith(magic):
+            return kind
     if named == "parquet":
         raise UnreadableFile("bad_parquet", "not a Parquet file: it does not begin with PAR1; write or send it again")
-    first = head.lstrip()[:1]
-    if first == b"[" and _is_array(head):
-        raise UnreadableFile("json_array", "one JSON array; write one object a line: jq -c '.[]' FILE > FILE.jsonl")
-    if first == b"{" or named == "jsonl":
+    if named == "arrow":
+        raise UnreadableFile("bad_arrow", "not an Arrow file: it begins with no mark of one; write or send it again")
+    first = head.lstrip()[:2]
+    if first.startswith(b"[") and _is_array(head):
+        return "json"
+    if first.startswith(b"{") or named == "jsonl":
         return "jsonl"
     if named == "csv" or b"," in head.partition(b"\n")[0]:
         return "csv"
     raise UnreadableFile(
-        "unknown_format", f"'{file_name}' is not known as JSONL, CSV or Parquet; name it .jsonl or .csv"
+        "unknown_format", f"'{file_name}' is not known as JSON, CSV, Parquet or Arrow; name it .jsonl or .csv"
     )
 
 
 def _is_array(head: bytes) -> bool:
-    """Whether an array begins that goes on over lines, as pretty-printed or one element a line."""
-    first, end, _ = head.lstrip().partition(b"\n")
-    first = first.strip()
-    return bool(end) and (first in (b"[", b"[{") or first.endswith(b","))
+    """Whether an array of objects begins, in whatever layout, and not a line that is a list."""
+    return head.lstrip()[1:].lstrip()[:1] in (b"{", b"")

@@ -10,7 +10,8 @@ from .answers import read_answer, read_solution
 from .chats import chat_in_text, read_chat
 from .drafts import Message, ProblemDraft, Prompt, ReadOptions, RefusedRowError, RowRefused
 from .fields import ANSWERS, MISSING, PROMPTS, Path, Plan, fetch, plan_fields
-from .fingerprint import fingerprint
+from .fingerprint import Fingerprints
+from .templates import Template
 
 MAX_TAG_CHARS = 64
 MAX_TAGS = 16
@@ -31,11 +32,20 @@ class Shaper:
         self._columns = columns
         self._plans: dict[tuple[str, ...], Plan] = {}
         self._n_shaped: Counter[str] = Counter()
+        self._fingerprint = Fingerprints()
+        self._prompt_template = Template.of("prompt_template", options.prompt_template)
+        self._answer_template = Template.of("answer_template", options.answer_template)
 
     @property
     def shape(self) -> str:
         """The shape of most drafts so far, `unknown` before the first."""
         return self._n_shaped.most_common(1)[0][0] if self._n_shaped else "unknown"
+
+    @property
+    def template_fields(self) -> frozenset[str]:
+        """Names that the templates read."""
+        templates = (self._prompt_template, self._answer_template)
+        return frozenset().union(*(template.fields for template in templates if template))
 
     def draft(self, line: int, row: Any) -> ProblemDraft | RowRefused:
         """The problem that a row holds, or why it holds none; never raises for what a row contains."""
@@ -62,7 +72,7 @@ class Shaper:
             tags=read_tags(plan.tags, row) if plan.tags else (),
             source=self._source,
             solution=solution,
-            fingerprint=fingerprint(prompt),
+            fingerprint=self._fingerprint(prompt),
             line=line,
         )
 
@@ -74,6 +84,8 @@ class Shaper:
 
     def _read_prompt(self, plan: Plan, row: dict[str, Any]) -> tuple[Prompt, str | None]:
         """The prompt, and the text of the assistant turn that ended it if that is the answer."""
+        if self._prompt_template:
+            return _prompt_of(self._prompt_template.render(row), "prompt_template", is_chat=False), None
         if not plan.prompt:
             raise self._missing("prompt", self._options.prompt_field, PROMPTS, row)
         if len(plan.prompt) > 1:
@@ -88,13 +100,16 @@ class Shaper:
         return prompt, None
 
     def _read_answer(self, plan: Plan, row: dict[str, Any], last_turn: str | None) -> tuple[str, str | None]:
-        if plan.answer is None:
-            if last_turn is None or self._options.answer_field:
-                raise self._missing("answer", self._options.answer_field, ANSWERS, row)
+        if self._answer_template:
+            return read_answer(self._answer_template.render(row), "answer_template", is_worked=False)
+        if plan.answer is None and last_turn is not None and not self._options.answer_field:
             return read_answer(last_turn, "last assistant turn", is_worked=True)
-        value = fetch(row, plan.answer)
-        if value is MISSING:
-            raise self._missing("answer", ".".join(plan.answer), ANSWERS, row)
+        value = fetch(row, plan.answer) if plan.answer else MISSING
+        if plan.answer is None or value is MISSING:
+            if self._options.allow_no_answer and not self._options.answer_field:
+                return "", None
+            asked = ".".join(plan.answer) if plan.answer else self._options.answer_field
+            raise self._missing("answer", asked, ANSWERS, row)
         return read_answer(value, ".".join(plan.answer), is_worked=plan.is_worked)
 
     def _read_solution(self, plan: Plan, row: dict[str, Any]) -> str | None:
@@ -112,7 +127,8 @@ class Shaper:
         return RefusedRowError(
             f"missing_{part}",
             f"{found}; the row has {shown or 'no fields'}. "
-            f"Name it with {part}_field, or call it {', '.join(known[:-1])} or {known[-1]}",
+            f"Name it with {part}_field, or call it {', '.join(known[:-1])} or {known[-1]}"
+            + ("; allow_no_answer stores such rows flagged" if part == "answer" else ""),
         )
 
 
@@ -173,5 +189,4 @@ def _contents(messages: list[Message]) -> tuple[str, ...]:
 
 def _not_an_object(row: Any) -> str:
     kind = {list: "a list", str: "text", type(None): "null", bool: "true or false"}.get(type(row), "a number")
-    hint = "; if the file is one JSON array, `jq -c '.[]'` splits it" if isinstance(row, list) else ""
-    return f"the line is {kind}, not an object with fields{hint}"
+    return f"the row is {kind}, not an object with fields"

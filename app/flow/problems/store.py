@@ -1,20 +1,32 @@
 """Problem sets and problems in the database."""
 
 import datetime as dt
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, bindparam, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, Select, bindparam, exists, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import Database
 from app.db.tables import imports, problem_sets, problems
-from app.db.transaction import reads, rows_as_dicts, writes
+from app.db.transaction import reads, rows_as_dicts, rows_in, writes
 from app.errors import NotFound
-from app.flow.problems.drafts import ProblemDraft
-from paced.wire import ImportReport, Problem, ProblemSet, ProblemState
+from app.flow.problems.intake import Chunk
+from app.flow.problems.merging import Changes, Stamp, merge
+from paced.wire import ImportReport, Problem, ProblemSet
+
+_RAISE_MULTIPLICITY = (
+    update(problems)
+    .where(problems.c.problem_id == bindparam("id"))
+    .values(import_id=bindparam("at_import"), import_count=bindparam("n"), multiplicity=bindparam("at_most"))
+)
+_CHANGE_STATE = (
+    update(problems)
+    .where(problems.c.problem_id == bindparam("id"))
+    .values(state=bindparam("new_state"), flag=bindparam("new_flag"), flag_detail=bindparam("new_detail"))
+    .values(answer=bindparam("new_answer"), solution=bindparam("new_solution"), state_version=bindparam("new_version"))
+)
 
 
 class ProblemStore:
@@ -46,57 +58,56 @@ class ProblemStore:
         return [ProblemSet.model_validate(row) for row in rows_as_dicts(await conn.execute(query))]
 
     @writes
-    async def add(
-        self, conn: AsyncConnection, name: str, import_id: str, drafts: Sequence[ProblemDraft], now: dt.datetime
-    ) -> int:
-        """Add one chunk of an import; returns how many are new, the others being twins.
-
-        Twins raise the multiplicity only as far as one import repeats them, so that importing a file
-        twice changes nothing.
-        """
+    async def add(self, conn: AsyncConnection, name: str, chunk: Chunk, stamp: Stamp) -> Changes:
+        """Store one chunk of an import, in one transaction; returns what it changed."""
         found = _present(name, await _set(conn, name, lock=True))
-        counts = Counter(draft.fingerprint for draft in drafts)
-        known = await self._known(conn, name, counts)
-        firsts = {draft.fingerprint: draft for draft in reversed(drafts) if draft.fingerprint not in known}
-        new = [draft for draft in drafts if firsts.get(draft.fingerprint) is draft]
-        rows = [
-            _row(draft, found, ordinal, counts[draft.fingerprint], import_id, now)
-            for ordinal, draft in enumerate(new, start=found.n_problems)
-        ]
-        if rows:
-            await conn.execute(insert(problems), rows)
-        n_more = await self._raise_multiplicity(conn, import_id, known, counts)
-        n_rows = found.n_rows + n_more + sum(row["multiplicity"] for row in rows)
-        totals = {"n_problems": found.n_problems + len(rows), "n_rows": n_rows}
-        await conn.execute(update(problem_sets).where(problem_sets.c.name == name).values(**totals))
-        return len(rows)
+        version = int((await conn.execute(_version(name))).scalar_one())
+        changes = merge(found, version, await _known(conn, name, list(chunk.counts)), chunk, stamp)
+        if changes.inserts:
+            await conn.execute(insert(problems), changes.inserts)
+        if changes.counts:
+            await conn.execute(_RAISE_MULTIPLICITY, changes.counts)
+        if changes.states:
+            await conn.execute(_CHANGE_STATE, changes.states)
+        s = problem_sets.c
+        totals = {
+            "n_problems": s.n_problems + len(changes.inserts),
+            "n_flagged": s.n_flagged + changes.n_more_flagged,
+            "n_rows": s.n_rows + changes.n_more_rows,
+            "state_version": version + bool(changes.states),
+        }
+        await conn.execute(update(problem_sets).where(s.name == name).values(**totals))
+        return changes
 
-    async def _known(self, conn: AsyncConnection, name: str, counts: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+    @reads
+    async def would_add(self, conn: AsyncConnection, wanted: ProblemSet, chunk: Chunk, stamp: Stamp) -> Changes:
+        """What storing a chunk would change; the set need not exist."""
+        found = await _set(conn, wanted.name) or wanted
+        return merge(found, 0, await _known(conn, wanted.name, list(chunk.counts)), chunk, stamp)
+
+    @reads
+    async def stored(self, conn: AsyncConnection, name: str, fingerprints: Sequence[str]) -> set[str]:
+        """Which of the fingerprints the set holds."""
         c = problems.c
-        columns = (c.fingerprint, c.problem_id, c.import_id, c.import_count, c.multiplicity)
-        query = select(*columns).where(c.problem_set == name, c.fingerprint.in_(list(counts)))
-        return {row["fingerprint"]: row for row in rows_as_dicts(await conn.execute(query))}
+        query = select(c.fingerprint).where(c.problem_set == name)
+        return {row["fingerprint"] for row in await rows_in(conn, query, c.fingerprint, fingerprints)}
 
-    async def _raise_multiplicity(
-        self, conn: AsyncConnection, import_id: str, known: Mapping[str, dict[str, Any]], counts: Mapping[str, int]
-    ) -> int:
-        changes, n_more = [], 0
-        for fingerprint, row in known.items():
-            in_import = counts[fingerprint] + (row["import_count"] if row["import_id"] == import_id else 0)
-            multiplicity = max(row["multiplicity"], in_import)
-            n_more += multiplicity - row["multiplicity"]
-            changes.append(
-                {"id": row["problem_id"], "import_id": import_id, "n": in_import, "multiplicity": multiplicity}
-            )
-        if changes:
-            statement = (
-                update(problems)
-                .where(problems.c.problem_id == bindparam("id"))
-                .values(import_id=bindparam("import_id"), import_count=bindparam("n"))
-                .values(multiplicity=bindparam("multiplicity"))
-            )
-            await conn.execute(statement, changes)
-        return n_more
+    @reads
+    async def places(self, conn: AsyncConnection, names: Sequence[str]) -> dict[str, tuple[str, int]]:
+        """Set and ordinal of every problem of some sets, by fingerprint; NotFound for a set that is not there."""
+        for name in names:
+            _present(name, await _set(conn, name))
+        c = problems.c
+        query = select(c.fingerprint, c.problem_set, c.ordinal).where(c.problem_set.in_(names))
+        return {row.fingerprint: (row.problem_set, row.ordinal) for row in await conn.execute(query)}
+
+    @reads
+    async def texts(self, conn: AsyncConnection, name: str, after: int, limit: int) -> list[dict[str, Any]]:
+        """Fingerprint, ordinal, prompt and answer of a set's problems by ordinal, above `after`."""
+        c = problems.c
+        query = select(c.fingerprint, c.ordinal, c.prompt, c.answer).where(c.problem_set == name, c.ordinal > after)
+        rows = rows_as_dicts(await conn.execute(query.order_by(c.ordinal).limit(limit)))
+        return [{**row, "prompt": orjson.loads(row["prompt"])} for row in rows]
 
     @writes
     async def log_import(self, conn: AsyncConnection, report: ImportReport, now: dt.datetime) -> None:
@@ -143,28 +154,17 @@ def problem_from_row(row: dict[str, Any]) -> Problem:
     return Problem.model_validate({**row, "prompt": orjson.loads(row["prompt"])})
 
 
-def _row(
-    draft: ProblemDraft, found: ProblemSet, ordinal: int, n: int, import_id: str, now: dt.datetime
-) -> dict[str, Any]:
-    return {
-        "problem_set": found.name,
-        "ordinal": ordinal,
-        "fingerprint": draft.fingerprint,
-        "prompt": orjson.dumps(draft.prompt).decode(),
-        "answer": draft.answer,
-        "grader": draft.grader or found.grader,
-        "tags": list(draft.tags),
-        "source": draft.source,
-        "solution": draft.solution,
-        "multiplicity": n,
-        "state": ProblemState.READY,
-        "flag": None,
-        "flag_detail": None,
-        "import_id": import_id,
-        "import_count": n,
-        "holdout_key": int(draft.fingerprint[:4], 16),
-        "created_at": now,
-    }
+async def _known(conn: AsyncConnection, name: str, fingerprints: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The set's rows of these fingerprints."""
+    c = problems.c
+    state = (c.state, c.flag, c.answer, c.solution)
+    query = select(c.fingerprint, c.problem_id, c.import_id, c.import_count, c.multiplicity, *state)
+    rows = await rows_in(conn, query.where(c.problem_set == name), c.fingerprint, fingerprints)
+    return {row["fingerprint"]: row for row in rows}
+
+
+def _version(name: str) -> Select[Any]:
+    return select(problem_sets.c.state_version).where(problem_sets.c.name == name)
 
 
 async def _set(conn: AsyncConnection, name: str, *, lock: bool = False) -> ProblemSet | None:

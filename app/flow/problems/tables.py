@@ -1,7 +1,6 @@
-"""Rows of CSV and Parquet files, a bounded number of bytes or rows in memory at a time."""
+"""Rows of CSV, Parquet and Arrow files, a bounded number of bytes or rows in memory at a time."""
 
 import csv
-import gzip
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,8 @@ from typing import Any
 import polars as pl
 
 from .drafts import RowRefused, UnreadableFile
-from .lines import DAMAGE, Line, Source, damaged, not_utf8, read_lines, too_long
+from .lines import Line, damaged, not_utf8, read_lines, too_long
+from .unpacking import DAMAGE, Source, damaged_head, open_bytes
 
 PARQUET_ROWS = 2048
 _DELIMITERS = ",;\t|"
@@ -45,49 +45,63 @@ def read_csv(file: Source, max_bytes: int) -> Iterator[Row | RowRefused]:
             yield RowRefused(line, "bad_csv", f"{found}; quote fields that hold '{delimiter}' or line ends")
 
 
-def read_parquet(path: Path, columns: Sequence[str]) -> Iterator[Row | RowRefused]:
-    """Rows of a Parquet file from 1, only these columns.
+def read_frames(path: Path, kind: str, columns: Sequence[str]) -> Iterator[Row | RowRefused]:
+    """Rows of a Parquet or Arrow file from 1, only these columns.
 
-    A page that cannot be read ends the file with one refusal.
+    A part that cannot be read ends the file with one refusal. An Arrow stream is held as a whole: it has no index.
     """
     number = 1
     try:
-        frame = pl.scan_parquet(path).select(columns)
-        for batch in frame.collect_batches(chunk_size=PARQUET_ROWS, maintain_order=True):
-            for start in range(0, batch.height, PARQUET_ROWS):
-                for row in batch.slice(start, PARQUET_ROWS).iter_rows(named=True):
+        for frame in _frames(path, kind, columns):
+            for start in range(0, frame.height, PARQUET_ROWS):
+                for row in frame.slice(start, PARQUET_ROWS).iter_rows(named=True):
                     yield number, row
                     number += 1
     except _ENGINE_ERRORS as error:
-        yield damaged(number, f"the Parquet data cannot be read from this row on ({_first_line(error)})")
+        name = "Parquet" if kind == "parquet" else "Arrow"
+        yield damaged(number, f"the {name} data cannot be read from this row on ({_first_line(error)})")
 
 
-def parquet_columns(path: Path) -> list[str]:
-    """The names of the columns; raises UnreadableFile if the file is no Parquet file or its footer is lost."""
+def read_columns(path: Path, kind: str) -> list[str]:
+    """The names of the columns; raises UnreadableFile if the file is not of its kind or its schema is lost."""
     try:
-        return pl.scan_parquet(path).collect_schema().names()
+        if kind == "arrow_stream":
+            return pl.read_ipc_stream(path, n_rows=0, use_pyarrow=False).columns
+        return _scan(path, kind).collect_schema().names()
     except _ENGINE_ERRORS as error:
+        name = "Parquet" if kind == "parquet" else "Arrow"
         raise UnreadableFile(
-            "bad_parquet", f"not a whole Parquet file ({_first_line(error)}); write or send it again"
+            f"bad_{name.lower()}", f"not a whole {name} file ({_first_line(error)}); write or send it again"
         ) from None
 
 
-@contextmanager
-def unpacked(path: Path, *, is_packed: bool) -> Iterator[Path]:
-    """The file itself, or a gzipped one unpacked to a temporary file: Parquet is read from its end.
+def _scan(path: Path, kind: str) -> pl.LazyFrame:
+    return pl.scan_parquet(path) if kind == "parquet" else pl.scan_ipc(path)
 
-    Raises UnreadableFile if the gzip data is damaged.
+
+def _frames(path: Path, kind: str, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+    if kind == "arrow_stream":
+        yield pl.read_ipc_stream(path, columns=list(columns), use_pyarrow=False)
+    else:
+        yield from _scan(path, kind).select(columns).collect_batches(chunk_size=PARQUET_ROWS, maintain_order=True)
+
+
+@contextmanager
+def unpacked(path: Path, packing: str) -> Iterator[Path]:
+    """The file itself, or a packed one unpacked to a temporary file: Parquet is read from its end.
+
+    Raises UnreadableFile if the packed data is damaged.
     """
-    if not is_packed:
+    if not packing:
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="paced-import-") as folder:
-        plain = Path(folder) / "rows.parquet"
+        plain = Path(folder) / "rows"
         try:
-            with gzip.open(path) as source, plain.open("wb") as target:
+            with open_bytes(path, packing) as source, plain.open("wb") as target:
                 shutil.copyfileobj(source, target)
         except DAMAGE as error:
-            raise UnreadableFile("damaged_gzip", f"the gzip file is damaged ({error}); send it again") from None
+            raise damaged_head(packing, error) from None
         yield plain
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import zstandard
 
 from app.flow.problems.drafts import MIB, ProblemDraft, ReadOptions, RowRefused, UnreadableFile
 from app.flow.problems.readers import read_problems
@@ -54,18 +55,18 @@ def broken_file():
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
 def test_a_broken_file_keeps_its_good_rows_and_names_the_bad_ones(read, pack):
     stream, drafts, refused = read(pack(broken_file()))
-    assert [draft.line for draft in drafts] == [1, 2, 3, 4, 5, 6, 12]
+    assert [draft.line for draft in drafts] == [1, 2, 3, 4, 5, 6, 9, 12]
+    assert [draft.line for draft in drafts if not draft.answer] == [9]
     assert [(row.line, row.code) for row in refused] == [
         (7, "bad_json"),
         (8, "missing_prompt"),
-        (9, "empty_answer"),
         (10, "line_too_long"),
         (11, "bad_encoding"),
     ]
     assert "column 23" in refused[0].reason
     assert "the row has text, answer" in refused[1].reason
-    assert "16777216 bytes" in refused[3].reason
-    assert "byte 0xE9 at byte offset 14" in refused[4].reason
+    assert "16777216 bytes" in refused[2].reason
+    assert "byte 0xE9 at byte offset 14" in refused[3].reason
     assert stream.format.startswith("jsonl")
     assert stream.shape == "plain"
 
@@ -108,14 +109,105 @@ def test_values_that_are_no_objects_are_refused_one_by_one(read):
     ]
 
 
+@pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress], ids=["gzip", "zstandard"])
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.99])
-def test_a_truncated_gzip_keeps_the_rows_before_the_damage(read, kept):
+def test_a_truncated_packed_file_keeps_the_rows_before_the_damage(read, pack, kept):
     rng = random.Random(7)
-    whole = gzip.compress(jsonl({**GOOD, "question": rng.randbytes(100).hex()} for _ in range(500)))
+    whole = pack(jsonl({**GOOD, "question": rng.randbytes(1000).hex()} for _ in range(2000)))
     _, drafts, refused = read(whole[: int(len(whole) * kept)], "rows.jsonl.gz")
     assert [(row.line, row.code) for row in refused] == [(len(drafts) + 1, "damaged_file")]
     assert [draft.line for draft in drafts] == list(range(1, len(drafts) + 1))
-    assert len(drafts) > 500 * (kept - 0.1)
+    assert len(drafts) > 2000 * (kept - 0.1)
+
+
+def test_zstandard_in_several_frames(read):
+    content = b"".join(zstandard.compress(jsonl([{**GOOD, "question": f"{n} + 2?"}] * 50)) for n in range(3))
+    stream, drafts, refused = read(content, "rows.jsonl.zst")
+    assert (stream.format, len(drafts), refused) == ("jsonl.zst", 150, [])
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.json"])
+def test_utf16_is_read_and_said(read, encoding, name):
+    rows = [{"question": f"{n}² ≤ 求?", "answer": "√2"} for n in range(9000)]
+    text = {
+        "rows.jsonl": "\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows),
+        "rows.csv": "question,answer\r\n" + "\r\n".join(f"{row['question']},{row['answer']}" for row in rows),
+        "rows.json": json.dumps(rows, ensure_ascii=False, indent=1),
+    }[name]
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    stream, drafts, refused = read((mark + text).encode(encoding), name)
+    assert (refused, stream.notes) == ([], ["the file is UTF-16 and was read as such"])
+    assert [draft.prompt for draft in drafts] == [row["question"] for row in rows]
+    assert {draft.answer for draft in drafts} == {"√2"}
+
+
+def test_utf16_that_breaks_off_keeps_the_rows_before(read):
+    _, drafts, refused = read(("\n".join([json.dumps(GOOD)] * 3) + "\n").encode("utf-16") + b"\x00")
+    assert (len(drafts), [(row.line, row.code) for row in refused]) == (3, [(4, "damaged_file")])
+
+
+@pytest.mark.parametrize("layout", [{}, {"indent": 2}, {"separators": (",", ":")}])
+@pytest.mark.parametrize("name", ["rows.json", "rows.jsonl", "upload"])
+def test_a_json_array_in_any_layout(read, layout, name):
+    rows = [{"question": f"{n} + 2?", "answer": 0.5 + n} for n in range(50)]
+    stream, drafts, refused = read(b"\xef\xbb\xbf " + json.dumps(rows, **layout).encode(), name)
+    assert (stream.format, refused) == ("json", [])
+    assert [(draft.line, draft.answer) for draft in drafts] == [(n + 1, repr(0.5 + n)) for n in range(50)]
+
+
+def test_a_json_array_is_never_held(tmp_path):
+    path = tmp_path / "long.json"
+    row = json.dumps({**GOOD, "text": "x" * 10_000}).encode()
+    path.write_bytes(b"[" + b",".join([row] * 4000) + b"]")
+    tracemalloc.start()
+    _, drafts, refused = collect(path, path.name)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (len(drafts), refused) == (4000, [])
+    assert peak < 8 * MIB
+
+
+def test_a_broken_json_array_keeps_the_elements_before(read):
+    good = json.dumps(GOOD).encode()
+    _, drafts, refused = read(b"[" + good + b",\n" + good + b",\n{'a': 1}]")
+    assert (len(drafts), [(row.line, row.code) for row in refused]) == (2, [(3, "bad_json")])
+    _, drafts, refused = read(b"[" + good + b', 7, {"question": "' + b"x" * MIB + b'"}]', max_line_bytes=1000)
+    assert (len(drafts), [row.code for row in refused]) == (1, ["not_an_object", "line_too_long"])
+
+
+@pytest.mark.parametrize("kind", ["arrow", "arrow_stream"])
+@pytest.mark.parametrize("pack", [bytes, zstandard.compress], ids=["plain", "zstandard"])
+def test_arrow_files_of_datasets(read, tmp_path, kind, pack):
+    frame = pl.DataFrame({"question": [f"{n} + 2?" for n in range(5000)], "answer": range(5000), "x": [b"\xff"] * 5000})
+    (frame.write_ipc if kind == "arrow" else frame.write_ipc_stream)(tmp_path / "rows")
+    stream, drafts, refused = read(pack((tmp_path / "rows").read_bytes()), "data-00000-of-00001.arrow")
+    assert (stream.format.removesuffix(".zst"), len(drafts), refused) == (kind, 5000, [])
+    assert drafts[-1].answer == "4999"
+
+
+def test_templates_map_any_row(read, tmp_path):
+    rows = [{"stem": "Which?", "choices": ["a", "b"], "right": 1}, {"stem": "No choices"}]
+    template = "{{ stem }}{% for choice in choices %}\n{{ 'AB'[loop.index0] }}) {{ choice }}{% endfor %}"
+    options = {"prompt_template": template, "answer_template": "{{ 'AB'[right] }}"}
+    stream, (draft,), (refusal,) = read(rows, **options)
+    assert (stream.shape, draft.prompt, draft.answer) == ("custom", "Which?\nA) a\nB) b", "B")
+    assert refusal.code == "bad_template"
+    assert "'choices' is undefined; the row has stem" in refusal.reason
+    pl.DataFrame(rows[:1]).write_parquet(tmp_path / "rows")
+    assert read((tmp_path / "rows").read_bytes(), **options)[1][0].prompt == draft.prompt
+
+
+@pytest.mark.parametrize("template", ["{{ open", "{{ 'a' * 9 }}", "{% for i in range(9) %}{% endfor %}"])
+def test_a_template_that_cannot_be_used(read, template):
+    with pytest.raises(UnreadableFile) as caught:
+        read([GOOD], prompt_template=template)
+    assert caught.value.code == "bad_template"
+
+
+def test_a_template_does_not_leave_its_sandbox(read):
+    _, drafts, refused = read([GOOD], prompt_template="{{ question.__class__.__mro__ }}")
+    assert (drafts, [row.code for row in refused]) == ([], ["bad_template"])
 
 
 def test_a_gzip_with_a_wrong_checksum_says_so(read):
@@ -144,13 +236,12 @@ def test_csv_delimiter_is_that_of_the_header(read, delimiter):
 def test_bad_csv_rows_are_refused_and_reading_goes_on(read):
     rows = [b"question,answer", b"a?,1", b"b?,2,3", b"\xe9?,3", b'"x"y,4', b"", b"y" * 300 + b",1", b"z?,", b"e?,5"]
     _, drafts, refused = read(b"\n".join(rows), "rows.csv", max_line_bytes=200)
-    assert [draft.line for draft in drafts] == [2, 9]
+    assert [(draft.line, draft.answer) for draft in drafts] == [(2, "1"), (8, ""), (9, "5")]
     assert [(row.line, row.code) for row in refused] == [
         (3, "bad_csv"),
         (4, "bad_encoding"),
         (5, "bad_csv"),
         (7, "line_too_long"),
-        (8, "empty_answer"),
     ]
 
 
@@ -190,10 +281,12 @@ def test_parquet_refusals_name_all_columns(read, tmp_path):
         (gzip.compress(b"PAR1" + b"garbage" * 100), "rows.parquet.gz", "bad_parquet"),
         (gzip.compress(b"PAR1" + b"garbage" * 100)[:-9], "rows.parquet.gz", "damaged_gzip"),
         (gzip.compress(b"x" * 100)[:12], "rows.jsonl.gz", "damaged_gzip"),
-        ('{"question": "2?"}'.encode("utf-16"), "rows.jsonl", "utf16"),
+        (b"garbage", "rows.arrow", "bad_arrow"),
+        (b"ARROW1" + b"garbage" * 100, "rows.arrow", "bad_arrow"),
+        (b"\xff\xff\xff\xff" + b"garbage" * 100, "rows.arrow", "bad_arrow"),
+        (zstandard.compress(b"x" * 100)[:9], "rows.jsonl.zst", "damaged_zstandard"),
         (b"PK\x03\x04....", "rows.zip", "unknown_format"),
         (b"\x89PNG", "rows", "unknown_format"),
-        (b'[\n{"question": "2?"}\n]', "rows.json", "json_array"),
         (b"question,question\n1,2\n", "rows.csv", "bad_header"),
         (b"qu\xe9stion,answer\n1,2\n", "rows.csv", "bad_encoding"),
         (b"x" * 200 + b"\n1,2\n", "rows.csv", "line_too_long"),
@@ -221,13 +314,13 @@ def test_a_stream_can_be_read_twice(read):
     assert drafts[0].source == "rows.jsonl"
 
 
-# Row counts of the README of the data, less one empty answer of deepscaler_sub (a refusal).
+# Row counts of the README of the data.
 REAL = {
     "cmath_zh.jsonl": ("jsonl", "plain", 500),
     "college_math_ccby.jsonl": ("jsonl", "plain", 1060),
     "dapo_math_sample.jsonl": ("jsonl", "verl", 1194),
     "deepscaler_difficulty.jsonl": ("jsonl", "verl", 600),
-    "deepscaler_sub.jsonl": ("jsonl", "verl", 1208),
+    "deepscaler_sub.jsonl": ("jsonl", "verl", 1209),
     "gsm8k_test.jsonl": ("jsonl", "gsm8k", 1319),
     "gsm8k_train.jsonl": ("jsonl", "gsm8k", 4000),
     "olympiadbench_oe_to_maths_en.jsonl": ("jsonl", "olympiadbench", 540),
@@ -239,7 +332,7 @@ REAL = {
     "formats/verl_dapo_mini16.jsonl": ("jsonl", "verl", 16),
     "formats/verl_dapo_mini16.parquet": ("parquet", "verl", 16),
     "formats/verl_debug_arith8.jsonl": ("jsonl", "verl", 8),
-    "formats/verl_deepscaler_sub.parquet": ("parquet", "verl", 1208),
+    "formats/verl_deepscaler_sub.parquet": ("parquet", "verl", 1209),
     "formats/verl_gsm8k_test_250.jsonl": ("jsonl", "verl", 250),
     "formats/verl_oneshot_pi1_r128.parquet": ("parquet", "verl", 128),
     "formats/derived/gsm8k_100.csv": ("csv", "gsm8k", 100),
@@ -266,8 +359,9 @@ def read_real(name):
 def test_every_real_file_reads_whole(name):
     stream, drafts, refused = read_real(name)
     assert (stream.format, stream.shape, len(drafts)) == REAL[name]
-    expected = [(266, "empty_answer")] if "deepscaler_sub" in name else []
-    assert [(row.line, row.code) for row in refused] == expected
+    assert refused == []
+    unanswered = [266] if "deepscaler_sub" in name else []
+    assert [draft.line for draft in drafts if not draft.answer] == unanswered
 
 
 @needs_data

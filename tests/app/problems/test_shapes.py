@@ -64,7 +64,7 @@ def refuse(row, **options):
         ("messages", {"messages": TOLD}, USER, "4", TOLD[1]["content"]),
         ("messages", {"messages": TOLD, "answer": "four"}, USER, "four", TOLD[1]["content"]),
         (
-            "messages",
+            "sharegpt",
             {"conversations": [{"from": "human", "value": "2?"}, {"from": "gpt", "value": "2"}]},
             [{"role": "user", "content": "2?"}],
             "2",
@@ -141,14 +141,9 @@ def test_last_boxed(text, found):
         ({"prompt": None, "answer": "4"}, "empty_prompt", "'prompt' is empty"),
         ({"prompt": 5, "answer": "4"}, "bad_prompt", "int"),
         ({"prompt": [], "answer": "4"}, "empty_prompt", "no messages"),
-        ({"prompt": "2 + 2?", "answer": " \n"}, "empty_answer", "'answer' is empty"),
-        ({"prompt": "2 + 2?", "answer": None}, "empty_answer", "'answer' is empty"),
-        ({"prompt": "2 + 2?", "answer": []}, "empty_answer", "'answer' is empty"),
         ({"prompt": "2 + 2?", "answer": {"value": 4}}, "bad_answer", "an object"),
         ({"prompt": "2 + 2?", "answer": 1.5e30}, "bad_answer", "digits are lost"),
-        ({"prompt": "Prove it.", "solution": "First.\nThen."}, "missing_answer", "worked text"),
         ({"prompt": USER, "reward_model": {"style": "rule"}}, "missing_answer", "'reward_model.ground_truth'"),
-        ({"prompt": USER, "reward_model": {"ground_truth": ""}}, "empty_answer", "ground_truth' is empty"),
         ({"messages": SYSTEM}, "missing_answer", "messages"),
         ({"messages": "[{", "answer": "4"}, "bad_messages", "not a JSON list"),
         ({"messages": ["hello"], "answer": "4"}, "bad_messages", "message 1 is str"),
@@ -165,6 +160,27 @@ def test_a_refusal_says_what_was_found(row, code, said):
     refused = refuse(row)
     assert refused.code == code
     assert said in refused.reason
+
+
+@pytest.mark.parametrize(
+    ("row", "solution"),
+    [
+        ({"prompt": "2 + 2?", "answer": " \n"}, None),
+        ({"prompt": "2 + 2?", "answer": None}, None),
+        ({"prompt": "2 + 2?", "answer": []}, None),
+        ({"prompt": "Prove it.", "solution": "First.\nThen."}, "First.\nThen."),
+        ({"prompt": USER, "reward_model": {"ground_truth": ""}}, None),
+    ],
+)
+def test_a_row_without_an_answer_keeps_what_it_has(row, solution):
+    draft = shape(row)[1]
+    assert (draft.answer, draft.solution) == ("", solution)
+
+
+def test_rows_without_a_field_for_the_answer_are_drafts_if_asked():
+    assert shape({"prompt": "2 + 2?"}, allow_no_answer=True)[1].answer == ""
+    assert shape({"messages": SYSTEM}, allow_no_answer=True)[1].answer == ""
+    assert refuse({"prompt": "2 + 2?"}, allow_no_answer=True, answer_field="key").code == "missing_answer"
 
 
 def test_fields_that_the_user_names_win():

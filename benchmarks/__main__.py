@@ -11,9 +11,11 @@ from benchmarks.machine import describe
 
 NAMES = {
     "rollout": "tokens/s of the rollout worker against plain vLLM",
+    "draw": "durable weighted draws over HTTP, by pool size and while reports come in",
     "frontier": "estimators on simulated students: error of the weights, reach, recall, rollouts needed",
     "import": "rows/s and memory of an import over HTTP, against polars reading the file",
     "loss": "memory and time of the chunked KL losses against dense autograd",
+    "grading": "answers/s of the grader pool against math-verify in a plain loop",
 }
 MODULES = {"import": "imports"}  # a module cannot be called import
 

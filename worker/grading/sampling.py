@@ -10,24 +10,25 @@ MAX_OPERATIONS = 200
 ROWS = 14  # of points; every second is positive throughout
 
 
-def agrees_at_points(gold: Any, found: Any) -> bool:
+def agree_at_points(gold: Any, found: Any, tolerance: float = TOLERANCE) -> bool | None:
     """Whether two SymPy expressions of the same symbols agree at every point where both are real, of either sign.
 
-    At least N_NEEDED such points are needed. What is no plain expression, or is too large, does not agree.
+    None where that cannot be told: other symbols, no plain expression, one that is too large, or fewer than N_NEEDED
+    such points. `tolerance` is relative.
     """
     symbols = _symbols(gold, found)
     if symbols is None:
-        return False
+        return None
     n_agreed = 0
     for row in range(ROWS):
         point = {symbol: _coordinate(row, column) for column, symbol in enumerate(symbols)}
         a, b = _real(gold, point), _real(found, point)
         if a is None or b is None:
             continue
-        if abs(a - b) > TOLERANCE * max(abs(a), abs(b)):
+        if abs(a - b) > max(TOLERANCE, tolerance) * max(abs(a), abs(b)):
             return False
         n_agreed += 1
-    return n_agreed >= N_NEEDED
+    return True if n_agreed >= N_NEEDED else None
 
 
 def _symbols(gold: Any, found: Any) -> list[Any] | None:

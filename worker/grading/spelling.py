@@ -17,6 +17,7 @@ MEMBER = re.compile(r"^\s*[A-Za-z]\s*\\in(?![a-z])\s*")
 DEGREES = re.compile(
     r"([0-9.]+|\\frac\{[0-9]+\}\{[0-9]+\})\s*(?:\^\s*\{?\s*\\circ\s*\}?|°|\\degree(?![a-z])|\s*degrees?\b)"
 )
+DOLLAR = re.compile(r"(?<!\\)\$")
 PROSE = re.compile(r"(?<![\\\w])[^\W\d_]{3,}\s+[^\W\d_]{2,}|[\u3040-\u30ff\u4e00-\u9fff]")
 SPACE = re.compile(r"(?<![0-9])\s+|\s+(?![0-9])|\\[,;:!]|\$|\.$")
 TEXT = re.compile(r"\\(?:text|mathrm|textbf|mbox|textit)\s*\{([^{}]*)\}")
@@ -27,7 +28,7 @@ SYMBOLS = str.maketrans({"−": "-"} | {sign: f"\\{name} " for sign, name in NAM
 def normal(text: str, policy: GradingPolicy) -> str:
     """Write a marked answer in one way; what it means stays."""
     text = _single_backslashes(strip_math(text.strip())).translate(SYMBOLS)
-    text = SIZE.sub("", tidy_fractions(text))
+    text = SIZE.sub("", tidy_fractions(text if PROSE.search(text) else DOLLAR.sub("", text)))
     text = SIGN_BELOW.sub(r"_{\1}", SUBSCRIPT.sub(r"_{\1}", text))
     text = re.sub(r"\\(leq|geq|neq)(?![a-z])", lambda match: f"\\{match[1][:2]}", text)
     if policy.degrees == "radians":

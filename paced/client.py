@@ -86,10 +86,14 @@ class Client:
         """One problem by its place in the set."""
         return self._get(f"/v1/problem-sets/{quote(problem_set)}/problems/{ordinal}", wire.Problem)
 
-    def import_problems(self, problem_set: str, path: Path, **options: str | None) -> wire.ImportReport:
-        """Stream a file (JSONL, CSV, Parquet, each optionally gzipped) into a set.
+    def import_problems(
+        self, problem_set: str, path: Path, **options: str | bool | Sequence[str] | None
+    ) -> wire.ImportReport:
+        """Stream a file (JSONL, JSON, CSV, Parquet, Arrow; plain, gzip or zstandard) into a set.
 
-        Options: `prompt_field`, `answer_field`, `tags_field`, `source`. Rows already there are twins.
+        Options: `prompt_field`, `answer_field`, `tags_field`, `prompt_template`, `answer_template` (Jinja), `source`,
+        `allow_no_answer`, `dry_run`, `near_twins` (report, merge, keep, off), and `exclude_overlap` and
+        `report_overlap` (names of benchmark sets). Rows already there are twins.
         """
         query = {name: value for name, value in options.items() if value is not None}
         with path.open("rb") as file:

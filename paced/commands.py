@@ -1,4 +1,4 @@
-"""Commands that need only the client: import, keys, export, doctor."""
+"""Commands that need only the client: keys, export, doctor."""
 
 import json
 import sys
@@ -25,7 +25,6 @@ console = Console(stderr=True)
 
 def register(cli: typer.Typer) -> None:
     """Add the commands."""
-    cli.command("import")(import_)
     cli.command()(export)
     cli.command()(doctor)
     keys = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
@@ -41,57 +40,6 @@ def answer(value: Any, as_json: bool) -> None:
         typer.echo(json.dumps(value, default=str))
     else:
         Console().print(value)
-
-
-def import_(
-    file: Annotated[
-        Path, typer.Argument(help="JSONL, CSV or Parquet, each optionally gzipped", exists=True, dir_okay=False)
-    ],
-    problem_set: Annotated[str, typer.Option("--set", help="Problem set to import into; made if it is not there")],
-    grader: Annotated[wire.GraderName, typer.Option(help="How answers of a new set are judged")] = wire.GraderName.MATH,
-    prompt_field: Annotated[str | None, typer.Option(help="Field of the prompt, if it is not detected")] = None,
-    answer_field: Annotated[str | None, typer.Option(help="Field of the reference answer")] = None,
-    tags_field: Annotated[str | None, typer.Option(help="Field of the tags")] = None,
-    url: Url = None,
-    key: Key = None,
-    as_json: AsJson = False,
-) -> None:
-    """Import a file of problems. Good rows are kept, each refused one is named with its line and reason.
-
-    Exit code 0 if every row was imported or a twin, 3 if some were refused.
-    """
-    with Client(url, key) as client, console.status(f"importing {file.name}"):
-        _ensure_set(client, problem_set, grader)
-        report = client.import_problems(
-            problem_set, file, prompt_field=prompt_field, answer_field=answer_field, tags_field=tags_field
-        )
-    if as_json:
-        typer.echo(report.model_dump_json())
-    else:
-        _show_report(report)
-    if report.n_refused:
-        raise typer.Exit(3)
-
-
-def _ensure_set(client: Client, name: str, grader: wire.GraderName) -> None:
-    from paced.errors import NotFound
-
-    try:
-        client.problem_set(name)
-    except NotFound:
-        client.create_problem_set(wire.ProblemSetCreate(name=name, grader=grader))
-
-
-def _show_report(report: wire.ImportReport) -> None:
-    out = Console(soft_wrap=True)
-    out.print(
-        f"[bold]{report.n_imported}[/] imported, {report.n_twins} twins, {report.n_refused} refused "
-        f"of {report.n_rows} rows in {report.duration_s:.1f} s ({report.format}, read as {report.shape})"
-    )
-    for refusal in report.refusals[:20]:
-        out.print(f"  {refusal.file}:{refusal.line}: {refusal.reason} [{refusal.code}]", markup=False)
-    if report.n_refused > 20:
-        out.print(f"  ... and {report.n_refused - 20} more; `--json` lists them")
 
 
 def export(

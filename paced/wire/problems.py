@@ -149,6 +149,8 @@ class NearTwin(Resource):
     is_merged: bool
     prompt: str
     other_prompt: str
+    answer: str
+    other_answer: str
 
 
 class NearTwins(StrEnum):
@@ -158,13 +160,6 @@ class NearTwins(StrEnum):
     MERGE = "merge"
     KEEP = "keep"
     OFF = "off"
-
-
-class OverlapMode(StrEnum):
-    """What becomes of a problem that a benchmark set holds too: flagged, or only reported."""
-
-    FLAG = "flag"
-    REPORT = "report"
 
 
 class ProblemPreview(Resource):
@@ -186,8 +181,9 @@ class ProblemPreview(Resource):
 class ImportReport(Resource):
     """What an import did: every row read is imported, a twin, or refused.
 
-    `n_flagged` problems wait for a decision because of this import; `flags` counts them by reason. The lists hold the
-    first 1,000 entries, 200 of `near_twins`; the counts go on. `preview` holds the first rows of a dry run.
+    `n_flagged` problems wait for a decision because of this import; `flags` counts them by reason. `n_answered` had no
+    answer before and got one. The lists hold the first 1,000 entries, 200 of `near_twins`; the counts go on. `preview`
+    holds the first rows of a dry run.
     """
 
     model_config = example(
@@ -211,6 +207,7 @@ class ImportReport(Resource):
         ],
         is_refusals_cut=False,
         n_flagged=1,
+        n_answered=0,
         flags={"no_answer": 1},
         n_conflicts=0,
         conflicts=[],
@@ -236,6 +233,7 @@ class ImportReport(Resource):
     refusals: list[Refusal]
     is_refusals_cut: bool
     n_flagged: int = 0
+    n_answered: int = 0
     flags: dict[str, int] = {}
     n_conflicts: int = 0
     conflicts: list[AnswerConflict] = []

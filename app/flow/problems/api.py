@@ -15,7 +15,6 @@ from paced.wire import (
     NO_NUL,
     ImportReport,
     NearTwins,
-    OverlapMode,
     Page,
     Problem,
     ProblemSet,
@@ -53,18 +52,22 @@ class ImportQuery(NoQuery):
     source: Annotated[str | None, Field(max_length=400, pattern=NO_NUL)] = None
     dry_run: Annotated[bool, Field(description="Store nothing, report everything; the set need not exist")] = False
     near_twins: NearTwins = NearTwins.REPORT
-    overlap_with: Annotated[list[str], Field(max_length=50, description="Sets that training must not see")] = []
-    overlap: OverlapMode = OverlapMode.FLAG
+    exclude_overlap: Annotated[
+        list[str], Field(max_length=50, description="Sets that training must not see: rows that they hold are flagged")
+    ] = []
+    report_overlap: Annotated[
+        list[str], Field(max_length=50, description="Sets whose rows are reported, not flagged")
+    ] = []
 
     def options(self, settings: Settings) -> ImportOptions:
         """Options of the readers and of the import."""
-        fields = self.model_dump(exclude={"file_name", "dry_run", "near_twins", "overlap_with", "overlap"})
+        fields = self.model_dump(exclude={"file_name", "dry_run", "near_twins", "exclude_overlap", "report_overlap"})
         return ImportOptions(
             ReadOptions(**fields, max_line_bytes=int(settings.max_line_mb * MIB)),
             is_dry_run=self.dry_run,
             near_twins=self.near_twins,
-            overlap_with=tuple(dict.fromkeys(self.overlap_with)),
-            overlap=self.overlap,
+            exclude_overlap=frozenset(self.exclude_overlap),
+            report_overlap=frozenset(self.report_overlap),
         )
 
 

@@ -11,7 +11,7 @@ from .drafts import Prompt
 
 Found = tuple[Flag, str]
 _SHOWN = 80
-_PROSE_WORDS = 12
+_PROSE_WORDS = 8
 
 _PLACEHOLDER = re.compile(
     r"(?:n\s*/\s*a|none given|not (?:provided|given|available|applicable)|no answer(?: given| provided)?|unknown|tbd"

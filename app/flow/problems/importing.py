@@ -18,7 +18,6 @@ from paced.wire import (
     NearTwin,
     NearTwins,
     Overlap,
-    OverlapMode,
     ProblemPreview,
     ProblemSet,
     Refusal,
@@ -38,8 +37,8 @@ class ImportOptions:
     read: ReadOptions = field(default_factory=ReadOptions)
     is_dry_run: bool = False
     near_twins: NearTwins = NearTwins.REPORT
-    overlap_with: tuple[str, ...] = ()
-    overlap: OverlapMode = OverlapMode.FLAG
+    exclude_overlap: frozenset[str] = frozenset()
+    report_overlap: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -50,6 +49,7 @@ class _Tally:
     n_near: int = 0
     n_conflicts: int = 0
     n_overlaps: int = 0
+    n_answered: int = 0
     refused: list[RowRefused] = field(default_factory=list)
     flags: Counter[str] = field(default_factory=Counter)
     conflicts: list[AnswerConflict] = field(default_factory=list)
@@ -97,8 +97,7 @@ class Importing:
 
     async def _add(self, chunk: Chunk) -> None:
         await self._find_near(chunk)
-        flags_overlap = self._options.overlap == OverlapMode.FLAG
-        stamp = Stamp(self._import_id, self._clock(), flags_overlap)
+        stamp = Stamp(self._import_id, self._clock(), self._options.exclude_overlap)
         if self._options.is_dry_run:
             changes = await self._would_add(chunk, stamp)
         else:
@@ -128,6 +127,7 @@ class Importing:
         tally.n_refused += len(chunk.refused)
         tally.n_conflicts += len(changes.conflicts)
         tally.n_overlaps += len(changes.overlaps)
+        tally.n_answered += changes.n_answered
         tally.flags.update(changes.flagged)
         tally.refused += chunk.refused[: MAX_LISTED - len(tally.refused)]
         tally.conflicts += changes.conflicts[: MAX_LISTED - len(tally.conflicts)]
@@ -190,6 +190,7 @@ class Importing:
             refusals=refusals,
             is_refusals_cut=tally.n_refused > len(refusals),
             n_flagged=tally.flags.total(),
+            n_answered=tally.n_answered,
             flags={flag: n for flag, n in tally.flags.items() if n},
             n_conflicts=tally.n_conflicts,
             conflicts=tally.conflicts,

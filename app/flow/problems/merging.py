@@ -17,7 +17,6 @@ from .spelling import answer_key
 
 Row = dict[str, Any]
 _SHOWN = 200
-_MENDABLE = frozenset({Flag.NO_ANSWER, Flag.PLACEHOLDER, Flag.PROOF})
 
 
 @dataclass(slots=True)
@@ -29,6 +28,7 @@ class Changes:
     states: list[Row] = field(default_factory=list)
     n_more_rows: int = 0
     n_more_flagged: int = 0
+    n_answered: int = 0
     flagged: Counter[str] = field(default_factory=Counter)
     conflicts: list[AnswerConflict] = field(default_factory=list)
     overlaps: list[Overlap] = field(default_factory=list)
@@ -36,11 +36,11 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """Which import writes, and when; `flags_overlap`: problems of benchmark sets are flagged, not only reported."""
+    """Which import writes, and when; `excluded` are the benchmark sets whose problems are flagged."""
 
     import_id: str
     now: dt.datetime
-    flags_overlap: bool
+    excluded: frozenset[str]
 
 
 def merge(found: ProblemSet, version: int, known: Mapping[str, Row], chunk: Chunk, stamp: Stamp) -> Changes:
@@ -135,8 +135,8 @@ def _reasons(changes: Changes, chunk: Chunk, stamp: Stamp) -> dict[str, Found]:
         fingerprint: (Flag.CONFLICTING_ANSWERS, f"the same text has the answers {' and '.join(said)}")
         for fingerprint, said in answers.items()
     }
-    if stamp.flags_overlap:
-        for fingerprint, (name, ordinal) in chunk.places.items():
+    for fingerprint, (name, ordinal) in chunk.places.items():
+        if name in stamp.excluded:
             other = reasons.get(fingerprint)
             detail = f"also problem {ordinal} of the set {name}" + (f"; {other[1]}" if other else "")
             reasons[fingerprint] = (Flag.OVERLAP, detail)
@@ -159,8 +159,9 @@ def _restate(changes: Changes, row: Row, reason: Found | None, chunk: Chunk, ver
         changes.n_more_flagged += 1
         changes.states.append(_state(row, version, ProblemState.FLAGGED, reason, row["answer"], row["solution"]))
     draft = chunk.drafts.get(row["fingerprint"])
-    is_mended = row["state"] == ProblemState.FLAGGED and row["flag"] in _MENDABLE and draft and draft.answer
-    if is_mended and draft and draft.fingerprint not in chunk.flags:
+    is_unanswered = row["state"] == ProblemState.FLAGGED and not row["answer"]  # so nothing was judged by it
+    if draft and draft.answer and is_unanswered and draft.fingerprint not in chunk.flags:
+        changes.n_answered += 1
         changes.n_more_flagged -= 0 if reason else 1
         state = ProblemState.FLAGGED if reason else ProblemState.READY
         changes.states.append(_state(row, version, state, reason, draft.answer, draft.solution or row["solution"]))

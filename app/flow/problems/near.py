@@ -124,7 +124,7 @@ def describe(text: str) -> tuple[int, list[str]]:
             signature += [] if said in _STYLING else [_SPELLED.get(said, said)]
         elif kind == "number":
             signature.append(said.replace(",", ""))
-        elif not _is_hyphen(token):
+        elif not (_is_hyphen(token) or _is_article(token)):
             signature.append(said)
     pairs = [f"{one} {two}" for one, two in pairwise(words)]
     return hash(tuple(signature)), words + pairs
@@ -133,6 +133,11 @@ def describe(text: str) -> tuple[int, list[str]]:
 def _is_hyphen(token: re.Match[str]) -> bool:
     text, at = token.string, token.start()
     return token[0] == "-" and 0 < at < len(text) - 1 and text[at - 1].isalpha() and text[at + 1].isalpha()
+
+
+def _is_article(token: re.Match[str]) -> bool:
+    text, end = token.string, token.end()
+    return token[0] in "aAI" and text[end : end + 1] == " " and text[end + 1 : end + 2].isalpha()
 
 
 def _sketch(words: list[str]) -> rensa.RMinHash:
@@ -154,4 +159,6 @@ def _pair(entry: Entry, other: Entry, similarity: float, line: int, is_merged: b
         is_merged=is_merged,
         prompt=entry.text,
         other_prompt=other.text,
+        answer=entry.answer[:_SHOWN],
+        other_answer=other.answer[:_SHOWN],
     )

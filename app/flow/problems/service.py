@@ -13,6 +13,7 @@ from app.clock import Clock
 from app.errors import Conflict, Invalid
 from app.flow.problems.drafts import UnreadableFile
 from app.flow.problems.importing import Importing, ImportOptions
+from app.flow.problems.intake import Place
 from app.flow.problems.readers import read_problems
 from app.flow.problems.store import ProblemStore
 from app.ids import new_id
@@ -81,10 +82,19 @@ class ProblemService:
         log.info("imported", **report.model_dump(exclude=_UNLOGGED))
         return report
 
+    async def _places(self, name: str, options: ImportOptions) -> dict[str, Place]:
+        """Where benchmark sets hold a fingerprint; one that is to be excluded wins over one to be reported."""
+        if name in options.exclude_overlap | options.report_overlap:
+            raise Invalid(f"problem set {name!r} cannot be its own benchmark; name another set", code="own_overlap")
+        places: dict[str, Place] = {}
+        for names in (options.report_overlap, options.exclude_overlap):
+            places |= await self._store.places(sorted(names)) if names else {}
+        return places
+
     async def _read(
         self, name: str, file_name: str, options: ImportOptions, path: Path, started: float
     ) -> ImportReport:
-        places = await self._store.places(options.overlap_with) if options.overlap_with else {}
+        places = await self._places(name, options)
         try:
             stream = await asyncio.to_thread(read_problems, path, file_name, options.read)
             importing = Importing(self._store, self._clock, name, new_id("imp"), stream, options, places)

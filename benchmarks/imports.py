@@ -77,7 +77,7 @@ def write_rows(path: Path, n_rows: int, n_distinct: int) -> str:
     """Write a verl-shaped file; returns the name of the sample that its problems come from."""
     rng = random.Random(SEED)
     texts, source = _sample()
-    problems = list(_vary(texts, n_distinct, rng))
+    problems = _vary(texts, n_distinct, rng)
     with path.open("w") as file:
         for index in range(n_rows):
             text, answer = problems[index] if index < n_distinct else problems[rng.randrange(n_distinct)]
@@ -102,14 +102,14 @@ def _sample() -> tuple[list[tuple[str, str]], str]:
     return bare, path.name
 
 
-def _vary(texts: list[tuple[str, str]], n: int, rng: random.Random) -> Iterator[tuple[str, str]]:
-    """The texts, then the same with other numbers."""
-    for index in range(n):
-        text, answer = texts[index % len(texts)]
-        if index >= len(texts):
-            text = NUMBER.sub(lambda found: str(int(found[0]) + rng.randrange(1, 500)), text)
-            answer = str(rng.randrange(1000))
-        yield text, answer
+def _vary(texts: list[tuple[str, str]], n: int, rng: random.Random) -> list[tuple[str, str]]:
+    """The texts, then the same with other numbers: `n` distinct ones."""
+    made = dict(texts[:n])
+    numbered = [text for text, _ in texts if NUMBER.search(text)]
+    while len(made) < n:
+        text = NUMBER.sub(lambda found: str(int(found[0]) + rng.randrange(1, 500)), rng.choice(numbered))
+        made.setdefault(text, str(rng.randrange(1000)))
+    return list(made.items())
 
 
 def _row(text: str, answer: str, index: int) -> dict[str, Any]:

@@ -26,9 +26,7 @@ def register(cli: typer.Typer) -> None:
 def import_(
     file: Annotated[
         Path,
-        typer.Argument(
-            help="JSONL, JSON, CSV, Parquet or Arrow, plain, gzip or zstandard; or a folder of `datasets`", exists=True
-        ),
+        typer.Argument(help="JSONL, JSON, CSV, Parquet or Arrow, plain, gzip or zstandard; or a folder of `datasets`"),
     ],
     problem_set: Annotated[str, typer.Option("--set", help="Problem set to import into; made if it is not there")],
     grader: Annotated[wire.GraderName, typer.Option(help="How answers of a new set are judged")] = wire.GraderName.MATH,
@@ -67,7 +65,7 @@ def import_(
     """Import problems. Good rows are kept, each refused one is named with its line and reason.
 
     A row whose text is stored already is a twin and keeps its problem's id. Rows that no grader can judge are stored
-    flagged and not served until someone decides (`paced review`). docs/importing.md tells the formats and rules.
+    flagged and not served until someone decides (`paced flagged`). docs/importing.md tells the formats and rules.
 
     Exit code 0 if every row was imported or a twin, 3 if some were refused.
     """
@@ -150,6 +148,8 @@ def _short(text: str) -> str:
 def _files(path: Path, split: str | None) -> list[Path]:
     if path.is_file():
         return [path]
+    if not path.is_dir():
+        raise typer.BadParameter(f"{path} is neither a file nor a folder")
     try:
         return find_files(path, split)
     except DatasetError as error:

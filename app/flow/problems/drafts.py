@@ -1,6 +1,7 @@
 """What an import passes along: problem drafts, refused rows, and what reading was told."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 Message = dict[str, str]
 Prompt = str | list[Message]
@@ -27,9 +28,8 @@ class ReadOptions:
     max_line_bytes: int = 16 * MIB
 
 
-@dataclass(frozen=True, slots=True)
-class ProblemDraft:
-    """A problem as read from one row, not yet stored.
+class ProblemDraft(NamedTuple):
+    """A problem as read from one row, not yet stored; a tuple, for it is made for every row.
 
     `prompt` is text or messages with exactly `role` and `content`; `answer` is empty where the row has none;
     `fingerprint` is 32 hexadecimal digits;

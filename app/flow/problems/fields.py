@@ -88,6 +88,8 @@ def plan_fields(fields: Iterable[str], options: ReadOptions) -> Plan:
 
 def fetch(row: dict[str, Any], path: Path) -> Any:
     """The value at a path, or MISSING; an object on the way may be written as JSON text (CSV files do)."""
+    if len(path) == 1:
+        return row.get(path[0], MISSING)
     value: Any = row
     for key in path:
         if type(value) is not dict:

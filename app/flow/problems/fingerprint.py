@@ -48,7 +48,7 @@ SUFFIXES = (
     "Answer:",
 )
 
-MAX_REMEMBERED_CHARS = 32_000_000
+MAX_REMEMBERED_CHARS = 50_000_000
 
 _SPACE = b" \t\n\v\f\r\x1c\x1d\x1e\x1f"
 _DIGITS = b"0123456789"

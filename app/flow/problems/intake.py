@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import cast
 
 from .drafts import MIB, ProblemDraft, RowRefused
 from .flags import Found, find_flag
@@ -83,20 +84,22 @@ class Intake:
 
     def take(self) -> Chunk:
         """The next chunk; one without rows at the end of the file."""
-        chunk, seen, counts = Chunk(), self._seen, Chunk().counts
+        chunk, seen = Chunk(), self._seen
         counts = chunk.counts
         for row in self._rows:
             chunk.n_rows += 1
-            if isinstance(row, RowRefused):
-                chunk.refused.append(row)
+            if type(row) is not ProblemDraft:
+                chunk.refused.append(cast("RowRefused", row))
             else:
                 fingerprint = row.fingerprint
-                counts[fingerprint] += 1
+                counts[fingerprint] = counts.get(fingerprint, 0) + 1
                 first = seen.get(fingerprint)
                 if first is None:
                     self._meet(chunk, row)
                 elif row.answer != first[1]:
                     self._compare(chunk, row, *first)
+                elif chunk.n_rows < CHUNK_ROWS:
+                    continue
             if chunk.is_full:
                 break
         return chunk
@@ -114,7 +117,7 @@ class Intake:
             return
         if not first_answer:
             self._seen[fingerprint] = (draft.line, draft.answer)
-            chunk.keep(replace(draft, line=first_line), self._benchmarks)
+            chunk.keep(draft._replace(line=first_line), self._benchmarks)
             return
         key = answer_key(draft.answer)
         if key == answer_key(first_answer) or (fingerprint, key) in self._rival_keys:

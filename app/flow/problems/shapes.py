@@ -8,7 +8,7 @@ from paced.wire.grading import GraderName
 
 from .answers import read_answer, read_solution
 from .chats import chat_in_text, read_chat
-from .drafts import Message, ProblemDraft, Prompt, ReadOptions, RefusedRowError, RowRefused
+from .drafts import ProblemDraft, Prompt, ReadOptions, RefusedRowError, RowRefused
 from .fields import ANSWERS, MISSING, PROMPTS, Path, Plan, fetch, plan_fields
 from .fingerprint import Fingerprints
 from .templates import Template
@@ -33,6 +33,7 @@ class Shaper:
         self._plans: dict[tuple[str, ...], Plan] = {}
         self._n_shaped: Counter[str] = Counter()
         self._fingerprint = Fingerprints()
+        self._tags: dict[tuple[Any, ...], tuple[str, ...]] = {}
         self._prompt_template = Template.of("prompt_template", options.prompt_template)
         self._answer_template = Template.of("answer_template", options.answer_template)
 
@@ -69,7 +70,7 @@ class Shaper:
             prompt=prompt,
             answer=answer,
             grader=_read_grader(plan, row),
-            tags=read_tags(plan.tags, row) if plan.tags else (),
+            tags=self._read_tags(plan.tags, row) if plan.tags else (),
             source=self._source,
             solution=solution,
             fingerprint=self._fingerprint(prompt),
@@ -119,6 +120,20 @@ class Shaper:
         # verl keeps in extra_info.answer whatever the data set had; only worked text is a solution.
         is_loose = len(plan.solution) > 1
         return text if text and (not is_loose or "####" in text or "\\boxed" in text) else None
+
+    def _read_tags(self, paths: tuple[Path, ...], row: dict[str, Any]) -> tuple[str, ...]:
+        """`read_tags`, remembering texts: few rows have tags of their own."""
+        values = [fetch(row, path) for path in paths]
+        for value in values:
+            if type(value) is not str:
+                return read_tags(paths, row)
+        key = (*paths, *values)
+        tags = self._tags.get(key)
+        if tags is None:
+            if len(self._tags) >= _MAX_PLANS:
+                self._tags.clear()
+            tags = self._tags[key] = read_tags(paths, row)
+        return tags
 
     def _missing(self, part: str, asked: str | None, known: Sequence[str], row: dict[str, Any]) -> RefusedRowError:
         fields = list(self._columns or row)
@@ -178,13 +193,14 @@ def _read_grader(plan: Plan, row: dict[str, Any]) -> str | None:
 
 
 def _refuse_nul(prompt: Prompt, answer: str, solution: str | None) -> None:
-    texts: tuple[str, ...] = (prompt,) if isinstance(prompt, str) else _contents(prompt)
-    if "\0" in answer or "\0" in (solution or "") or any("\0" in text for text in texts):
+    has_nul = "\0" in answer or (solution is not None and "\0" in solution)
+    if isinstance(prompt, str):
+        has_nul = has_nul or "\0" in prompt
+    else:
+        for turn in prompt:
+            has_nul = has_nul or "\0" in turn["content"]
+    if has_nul:
         raise RefusedRowError("nul_character", "the row holds U+0000, which no database text can hold; remove it")
-
-
-def _contents(messages: list[Message]) -> tuple[str, ...]:
-    return tuple(turn["content"] for turn in messages)
 
 
 def _not_an_object(row: Any) -> str:

@@ -69,10 +69,10 @@ def read_columns(path: Path, kind: str) -> list[str]:
             return pl.read_ipc_stream(path, n_rows=0, use_pyarrow=False).columns
         return _scan(path, kind).collect_schema().names()
     except _ENGINE_ERRORS as error:
-        name = "Parquet" if kind == "parquet" else "Arrow"
-        raise UnreadableFile(
-            f"bad_{name.lower()}", f"not a whole {name} file ({_first_line(error)}); write or send it again"
-        ) from None
+        reason = f"({_first_line(error)}); write or send it again"
+        if kind == "parquet":
+            raise UnreadableFile("bad_parquet", f"not a whole Parquet file {reason}") from None
+        raise UnreadableFile("bad_arrow", f"not a whole Arrow file {reason}") from None
 
 
 def _scan(path: Path, kind: str) -> pl.LazyFrame:

@@ -44,10 +44,12 @@ def open_text(path: Path, packing: str, *, is_utf16: bool) -> Source:
 
 def damaged_head(packing: str, error: Exception) -> UnreadableFile:
     """The error for a packed file of which not even the start can be read."""
-    kind = {"gz": "gzip", "zst": "zstandard"}.get(packing, "")
-    return UnreadableFile(
-        f"damaged_{kind or 'file'}", f"the {kind} file is damaged at its start ({error}); send it again"
-    )
+    reason = f"the file is damaged at its start ({error}); send it again"
+    if packing == "gz":
+        return UnreadableFile("damaged_gzip", f"gzip: {reason}")
+    if packing == "zst":
+        return UnreadableFile("damaged_zstandard", f"zstandard: {reason}")
+    return UnreadableFile("bad_encoding", f"UTF-16: {reason}")
 
 
 class _Made(io.RawIOBase):

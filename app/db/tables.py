@@ -272,7 +272,7 @@ estimates = Table(
     CheckConstraint("last_passed <= last_counted", name="last_within_counted"),
     CheckConstraint("(lease_id IS NULL) = (lease_expires_at IS NULL)", name="lease_has_expiry"),
     Index("ix_estimates_due", "measurement_id", "checkpoint_index", "ordinal"),
-    Index("ix_estimates_holdout", "measurement_id", "holdout_key"),
+    Index("ix_estimates_holdout", "measurement_id", "holdout_key", "checkpoint_index"),
     Index("ix_estimates_lease_id", "lease_id"),
     from_zero(
         "ordinal",

@@ -345,7 +345,9 @@ def upgrade() -> None:
         sa.UniqueConstraint("measurement_id", "ordinal", name=op.f("uq_estimates_measurement_id_ordinal")),
     )
     op.create_index("ix_estimates_due", "estimates", ["measurement_id", "checkpoint_index", "ordinal"], unique=False)
-    op.create_index("ix_estimates_holdout", "estimates", ["measurement_id", "holdout_key"], unique=False)
+    op.create_index(
+        "ix_estimates_holdout", "estimates", ["measurement_id", "holdout_key", "checkpoint_index"], unique=False
+    )
     op.create_index("ix_estimates_lease_id", "estimates", ["lease_id"], unique=False)
     op.create_table(
         "runs",

@@ -38,7 +38,8 @@ async def choose(
         rows = await conn.execute(query.with_for_update(skip_locked=True))
         return [row.problem_id for row in rows]
 
-    chosen = await take(due & (c.holdout_key < threshold), n, c.checkpoint_index, c.ordinal)
+    # in the index's own order: of a hold-out that is measured already, nothing is sorted
+    chosen = await take(due & (c.holdout_key < threshold), n, c.holdout_key)
     training = due & (c.holdout_key >= threshold)
     audit: list[int] = []
     n_audit = int((n - len(chosen)) * AUDIT_SHARE)

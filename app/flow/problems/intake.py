@@ -9,7 +9,8 @@ from .drafts import MIB, ProblemDraft, RowRefused
 from .flags import Found, find_flag
 from .spelling import answer_key
 
-CHUNK_ROWS = 100_000
+CHUNK_ROWS = 500_000
+CHUNK_DISTINCT = 25_000
 CHUNK_DRAFTS = 5_000
 CHUNK_CHARS = 32 * MIB
 MAX_SEEN = 500_000
@@ -47,7 +48,8 @@ class Chunk:
     @property
     def is_full(self) -> bool:
         """Whether one more row would make the transaction long or the chunk large."""
-        return self.n_rows >= CHUNK_ROWS or len(self.drafts) >= CHUNK_DRAFTS or self.n_chars >= CHUNK_CHARS
+        is_long = self.n_rows >= CHUNK_ROWS or len(self.counts) >= CHUNK_DISTINCT
+        return is_long or len(self.drafts) >= CHUNK_DRAFTS or self.n_chars >= CHUNK_CHARS
 
     def keep(self, draft: ProblemDraft, benchmarks: Mapping[str, Place]) -> None:
         """Hold a draft, with what its text says about it."""
@@ -92,14 +94,15 @@ class Intake:
                 chunk.refused.append(cast("RowRefused", row))
             else:
                 fingerprint = row.fingerprint
-                counts[fingerprint] = counts.get(fingerprint, 0) + 1
+                n = counts.get(fingerprint, 0)
+                counts[fingerprint] = n + 1
                 first = seen.get(fingerprint)
+                if n and first is not None and row.answer == first[1] and chunk.n_rows < CHUNK_ROWS:
+                    continue
                 if first is None:
                     self._meet(chunk, row)
                 elif row.answer != first[1]:
                     self._compare(chunk, row, *first)
-                elif chunk.n_rows < CHUNK_ROWS:
-                    continue
             if chunk.is_full:
                 break
         return chunk

@@ -76,10 +76,11 @@ class ProblemService:
         self._spool.mkdir(parents=True, exist_ok=True)
         with NamedTemporaryFile(dir=self._spool, prefix="import-") as file:
             await _spool(body, file)
+            uploaded_s = time.perf_counter() - started
             report = await self._read(name, file_name, options, Path(file.name), started)
         if not options.is_dry_run:
             await self._store.log_import(report, self._clock())
-        log.info("imported", **report.model_dump(exclude=_UNLOGGED))
+        log.info("imported", uploaded_s=round(uploaded_s, 3), **report.model_dump(exclude=_UNLOGGED))
         return report
 
     async def _places(self, name: str, options: ImportOptions) -> dict[str, Place]:

@@ -79,7 +79,7 @@ class Client:
         return self._paged("/v1/problem-sets", wire.ProblemSet)
 
     def problems(self, problem_set: str, **filters: Any) -> Iterator[wire.Problem]:
-        """Problems of a set by ordinal; filters `tag` and `search`."""
+        """Problems of a set by ordinal; filters `tag`, `search` and `state`."""
         return self._paged(f"/v1/problem-sets/{quote(problem_set)}/problems", wire.Problem, **filters)
 
     def problem(self, problem_set: str, ordinal: int) -> wire.Problem:

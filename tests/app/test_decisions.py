@@ -24,6 +24,7 @@ def test_a_flagged_problem_is_not_leased_until_it_is_released(make_world: MakeWo
     assert sorted(leased(lease)) == sorted(set(world.problem_ids()) - {flagged.problem_id})
     assert (world.measurement.n_flagged, world.measurement.n_due) == (1, 0)
     assert world.client.problem_set(world.curriculum.problem_set).n_flagged == 1
+    assert [p.ordinal for p in world.client.problems(world.curriculum.problem_set, state="flagged")] == [3]
     released = decide(world, 3, READY)
     assert released.state == "ready"
     assert leased(world.claim(100)) == [flagged.problem_id]

@@ -19,6 +19,7 @@ from paced.wire import (
     Problem,
     ProblemSet,
     ProblemSetCreate,
+    ProblemState,
     Scope,
 )
 
@@ -33,6 +34,7 @@ class ProblemQuery(PageQuery):
     search: Annotated[
         str | None, Field(max_length=200, pattern=NO_NUL, description="Only prompts that contain this")
     ] = None
+    state: Annotated[ProblemState | None, Field(description="Only problems in this state")] = None
 
 
 FieldName = Annotated[str | None, Field(max_length=200)]
@@ -122,7 +124,8 @@ async def list_problems(
     request: Request, response: Response, name: str, query: Annotated[ProblemQuery, Query()]
 ) -> Page[Problem]:
     """Problems of a set by ordinal."""
-    items = await _problems(request).problems(name, query.after(int), query.limit + 1, query.tag, query.search)
+    wanted = {"tag": query.tag, "search": query.search, "state": query.state}
+    items = await _problems(request).problems(name, query.after(int), query.limit + 1, **wanted)
     return page(request, response, items, query.limit, "ordinal")
 
 

@@ -52,11 +52,9 @@ class ProblemService:
         """Sets by name."""
         return await self._store.sets(after, limit)
 
-    async def problems(
-        self, name: str, after: int | None, limit: int, tag: str | None, search: str | None
-    ) -> list[Problem]:
-        """Problems of a set by ordinal."""
-        return await self._store.page(name, -1 if after is None else after, limit, tag, search)
+    async def problems(self, name: str, after: int | None, limit: int, **wanted: str | None) -> list[Problem]:
+        """Problems of a set by ordinal; `wanted` as in the store's `page`."""
+        return await self._store.page(name, -1 if after is None else after, limit, **wanted)
 
     async def problem(self, name: str, ordinal: int) -> Problem:
         """One problem."""

@@ -123,12 +123,22 @@ class ProblemStore:
 
     @reads
     async def page(
-        self, conn: AsyncConnection, name: str, after: int, limit: int, tag: str | None, search: str | None
+        self,
+        conn: AsyncConnection,
+        name: str,
+        after: int,
+        limit: int,
+        *,
+        tag: str | None = None,
+        search: str | None = None,
+        state: str | None = None,
     ) -> list[Problem]:
-        """Problems of a set by ordinal, above `after`."""
+        """Problems of a set by ordinal, above `after`: with a tag, a text in their prompt, a state."""
         _present(name, await _set(conn, name))
         c = problems.c
         wanted: list[ColumnElement[bool]] = [c.problem_set == name, c.ordinal > after]
+        if state:
+            wanted.append(c.state == state)
         if search:
             wanted.append(c.prompt.icontains(orjson.dumps(search).decode()[1:-1], autoescape=True))
         if tag:

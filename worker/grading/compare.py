@@ -24,7 +24,7 @@ def is_equal(gold: str, found: str, policy: GradingPolicy) -> bool:
     gold, found = normal(gold, policy), normal(found, policy)
     if is_spelled_alike(gold, found):
         return True
-    for decide in (_letters, _clocks, _names, _numbers, _percents, _matrices, _unions, _groups):
+    for decide in (_letters, _clocks, _names, _numbers, _percents, _matrices, _unions, _groups, _signs):
         verdict = decide(gold, found, policy)
         if verdict is not None:
             return verdict
@@ -128,6 +128,12 @@ def _groups(gold: str, found: str, policy: GradingPolicy) -> bool | None:
     if a.is_ordered or b.is_ordered or (policy.order == "kept" and not (a.kind or b.kind)):
         return _all_equal(a.elements, b.elements, policy)
     return _same_set(a.elements, b.elements, policy)
+
+
+def _signs(gold: str, found: str, policy: GradingPolicy) -> bool | None:  # noqa: ARG001
+    r"""Fail what differs in how many \pm it holds: math-verify passes over those that it cannot read."""
+    n_gold, n_found = len(parts.PLUS_MINUS.findall(gold)), len(parts.PLUS_MINUS.findall(found))
+    return None if n_gold == n_found else False
 
 
 def _is_half_open(*kinds: str) -> bool:

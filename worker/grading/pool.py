@@ -53,7 +53,7 @@ class GraderPool:
         self._memory_mb = memory_mb
         self._max_tasks = max_tasks_per_worker
         self._graders = dict(graders or {})
-        self._tally = Tally()
+        self._tally = Tally(memory_mb)
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._processes: set[GradingProcess] = set()

@@ -27,12 +27,16 @@ class SlowAnswer(NamedTuple):
 class PoolStats:
     """A snapshot; `n_graded` counts every finished task, `n_replaced` processes killed or found dead.
 
+    `n_out_of_memory` counts tasks that met the bound of `memory_mb`; seconds count from when a process takes a task.
+
     `n_by_grader` and `seconds_by_grader` show which grader is slow, `slowest` which answers are, slowest first.
     """
 
     n_graded: int
     n_timeouts: int
     n_replaced: int
+    n_out_of_memory: int
+    memory_mb: int
     n_waiting: int
     n_by_verdict: dict[Verdict, int]
     n_by_grader: dict[Grader, int]
@@ -43,8 +47,10 @@ class PoolStats:
 class Tally:
     """Counts what the pool's threads report; safe from any thread."""
 
-    def __init__(self) -> None:
-        """Start from nothing."""
+    def __init__(self, memory_mb: int) -> None:
+        """Start from nothing; `memory_mb` is the pool's bound."""
+        self._memory_mb = memory_mb
+        self._n_out_of_memory = 0
         self._lock = threading.Lock()
         self._n_by_verdict: Counter[Verdict] = Counter()
         self._n_by_grader: Counter[Grader] = Counter()
@@ -58,6 +64,8 @@ class Tally:
         with self._lock:
             self._n_by_verdict[grade.verdict] += 1
             self._n_by_grader[grader] += 1
+            is_out = grade.verdict is Verdict.GRADER_ERROR and (grade.detail or "").startswith(MemoryError.__name__)
+            self._n_out_of_memory += is_out
             self._seconds[grader] = self._seconds.get(grader, 0.0) + grade.seconds
             entry = (grade.seconds, next(self._order), SlowAnswer(grade.seconds, grader, text[:MAX_HEAD]))
             if len(self._heap) < N_SLOWEST:
@@ -77,6 +85,8 @@ class Tally:
                 n_graded=self._n_by_verdict.total(),
                 n_timeouts=self._n_by_verdict[Verdict.TIMEOUT],
                 n_replaced=self._n_replaced,
+                n_out_of_memory=self._n_out_of_memory,
+                memory_mb=self._memory_mb,
                 n_waiting=n_waiting,
                 n_by_verdict=dict(self._n_by_verdict),
                 n_by_grader=dict(self._n_by_grader),

@@ -100,6 +100,8 @@ async def test_memory_is_bounded() -> None:
         (pid,) = pool.pids
         assert psutil.Process(pid).memory_info().rss < 512 << 20
         after = await pool.grade("a", "a", "exact")
+        stats = pool.stats()
+    assert (stats.n_out_of_memory, stats.memory_mb) == (1, 256)
     assert hungry.verdict is Verdict.GRADER_ERROR
     assert (hungry.detail or "").startswith("MemoryError")
     assert after.verdict is Verdict.PASS

@@ -1,6 +1,7 @@
 """What an import decides about rows: twins, conflicts, flags, overlap, near-twins, dry runs, folders."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
+from app.errors import Busy
 from app.flow.problems import intake
+from app.flow.problems.store import ProblemStore
 from paced import Client, wire
 from paced.cli import build as build_cli
-from paced.errors import BadRequest, NotFound
+from paced.errors import BadRequest, NotFound, Unavailable
 from tests.app.conftest import SUFFIXES, MakeWorld
 from tests.app.test_imports import write_rows
 from tests.service import ADMIN_KEY, Service
@@ -187,22 +190,49 @@ def test_an_answer_that_was_missing_is_filled_in(shared_client: Client, problem_
     assert shared_client.import_problems(problem_set, file).n_flagged == 0
 
 
-def test_an_interrupted_import_is_finished_by_repeating_it(
-    lite_client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_interrupted_import_leaves_whole_chunks_and_is_finished_by_repeating_it(
+    shared_client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(intake, "CHUNK_ROWS", 10)
     rows = [row(f"What is {n % 12} + 1?", str(n % 12 + 1)) for n in range(40)]
-    problem_set, whole = make_set(lite_client), make_set(lite_client)
-    lite_client.import_problems(problem_set, write_rows(tmp_path / "a.jsonl", *rows[:20]))
+    problem_set, whole = make_set(shared_client), make_set(shared_client)
     file = write_rows(tmp_path / "a.jsonl", *rows)
-    assert counts(lite_client.import_problems(problem_set, file)) == (40, 0, 40, 0, 0)
-    lite_client.import_problems(whole, file)
+    shared_client.import_problems(whole, file)
 
     def kept(name: str) -> list[tuple[str, int]]:
-        return [(problem.answer, problem.multiplicity) for problem in lite_client.problems(name)]
+        return [(problem.answer, problem.multiplicity) for problem in shared_client.problems(name)]
 
+    n_added, add = 0, ProblemStore.add
+
+    async def add_twice(store: ProblemStore, *arguments: Any) -> Any:
+        nonlocal n_added
+        n_added += 1
+        if n_added > 2:
+            raise Busy("the database does not answer", code="no_database")
+        return await add(store, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ProblemStore, "add", add_twice)
+        with pytest.raises(Unavailable):
+            shared_client.import_problems(problem_set, file)
+    assert kept(problem_set) == [(str(n + 1), 2 if n < 8 else 1) for n in range(12)]
+    assert shared_client.problem_set(problem_set).n_rows == 20
+    assert counts(shared_client.import_problems(problem_set, file)) == (40, 0, 40, 0, 0)
     assert kept(problem_set) == kept(whole) == [(str(n + 1), 4 if n < 4 else 3) for n in range(12)]
-    assert lite_client.problem_set(problem_set).n_rows == 40
+    assert shared_client.problem_set(problem_set).n_rows == 40
+
+
+def test_what_a_killed_process_left_is_swept(lite_service: Service, lite_client: Client, tmp_path: Path) -> None:
+    problem_set, file = make_set(lite_client), write_rows(tmp_path / "a.jsonl", row("One?", 1))
+    lite_client.import_problems(problem_set, file)
+    spool = lite_service.settings.data / "spool"
+    old, new = spool / "import-old", spool / "import-new"
+    for left in (old, new):
+        left.touch()
+    os.utime(old, (1, 1))
+    lite_client.import_problems(problem_set, file)
+    assert list(spool.iterdir()) == [new]
+    new.unlink()
 
 
 # -- what no grader can judge
@@ -317,6 +347,25 @@ def test_near_twins_are_reported_merged_or_left(shared_client: Client, tmp_path:
     shared_client.import_problems(name, write_rows(tmp_path / "first.jsonl", rows[0]))
     (pair,) = shared_client.import_problems(name, write_rows(tmp_path / "b.jsonl", rows[3])).near_twins
     assert (pair.other_line, pair.other_ordinal) == (None, 0)
+
+
+@pytest.mark.parametrize("chunk_drafts", [1, 5000])
+def test_a_merged_row_whose_text_has_another_answer_is_a_conflict(
+    lite_client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk_drafts: int
+) -> None:
+    monkeypatch.setattr(intake, "CHUNK_DRAFTS", chunk_drafts)
+    text, other = LONG.format(" in a week"), LONG.format(" in a week").replace("12", "$12$")
+    rows = [row(text, "57"), row(other, "57"), row(other, "58"), row(other, "57")]
+    name = make_set(lite_client)
+    report = lite_client.import_problems(name, write_rows(tmp_path / "a.jsonl", *rows), near_twins="merge")
+    assert counts(report) == (4, 1, 3, 1, 0)
+    (problem,) = lite_client.problems(name)
+    assert (problem.flag, problem.multiplicity) == ("conflicting_answers", 4)
+    exam = make_set(lite_client)
+    lite_client.import_problems(exam, write_rows(tmp_path / "exam.jsonl", row(other, "57")))
+    name = make_set(lite_client)
+    lite_client.import_problems(name, tmp_path / "a.jsonl", near_twins="merge", exclude_overlap=[exam])
+    assert [problem.flag for problem in lite_client.problems(name)] == [None, "overlap"]
 
 
 # -- dry runs and the command

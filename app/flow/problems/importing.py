@@ -141,7 +141,6 @@ class Importing:
             return
         for fingerprint in [one for one in chunk.counts if one in self._merged]:
             chunk.merge_into(fingerprint, self._merged[fingerprint])
-        chunk.rivals = [rival for rival in chunk.rivals if rival.fingerprint not in self._merged]
         known = await self._store.stored(self._name, list(chunk.drafts))
         new = [fingerprint for fingerprint in chunk.drafts if fingerprint not in known]
         if new:
@@ -159,7 +158,8 @@ class Importing:
     def _match(self, index: NearIndex, chunk: Chunk, new: list[str]) -> None:
         merge = self._options.near_twins == NearTwins.MERGE
         for fingerprint in new:
-            found = index.match(chunk.drafts[fingerprint], merge=merge)
+            # A problem of a benchmark is not merged: its own flag would be lost.
+            found = index.match(chunk.drafts[fingerprint], merge=merge and fingerprint not in chunk.places)
             if not found:
                 continue
             pair, other = found

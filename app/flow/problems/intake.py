@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 from .drafts import MIB, ProblemDraft, RowRefused
@@ -64,11 +64,14 @@ class Chunk:
             self.places[fingerprint] = benchmarks[fingerprint]
 
     def merge_into(self, fingerprint: str, other: str) -> None:
-        """Count a near-twin's rows as those of an earlier problem."""
+        """Count a near-twin's rows as those of an earlier problem, and their answers as its rivals."""
         self.drafts.pop(fingerprint, None)
         self.flags.pop(fingerprint, None)
         self.places.pop(fingerprint, None)
         self.counts[other] += self.counts.pop(fingerprint, 0)
+        self.rivals = [
+            replace(rival, fingerprint=other) if rival.fingerprint == fingerprint else rival for rival in self.rivals
+        ]
 
 
 class Intake:

@@ -91,15 +91,18 @@ class NearIndex:
         signature, words = describe(text)
         entry = Entry(draft.fingerprint, draft.answer, text[:_SHOWN], draft.line, None, _sketch(words))
         others = self._buckets[signature][-MAX_COMPARED:] if words else []
-        near = max(((other.sketch.jaccard(entry.sketch), other) for other in others), key=_similarity, default=None)
-        is_merged = False
-        if near and near[0] >= THRESHOLD:
-            is_merged = merge and answer_key(near[1].answer) == answer_key(draft.answer)
-        if not is_merged:
+        compared = [(other.sketch.jaccard(entry.sketch), other) for other in others]
+        near = [found for found in compared if found[0] >= THRESHOLD]
+        if not near:
             self._keep(signature, entry)
-        if near is None or near[0] < THRESHOLD:
             return None
-        return _pair(entry, near[1], near[0], draft.line, is_merged), near[1].fingerprint
+        key = answer_key(draft.answer)
+        similarity, is_same, other = max(
+            ((similarity, answer_key(other.answer) == key, other) for similarity, other in near), key=_rank
+        )
+        if not (merge and is_same):
+            self._keep(signature, entry)
+        return _pair(entry, other, similarity, draft.line, merge and is_same), other.fingerprint
 
     def _keep(self, signature: int, entry: Entry) -> None:
         self.is_full = self._n_entries >= MAX_INDEXED
@@ -111,7 +114,7 @@ class NearIndex:
 def describe(text: str) -> tuple[int, list[str]]:
     """What near-twins have in common exactly, as a hash; and their words and word pairs."""
     signature, words = [], []
-    for token in _TOKEN.finditer(normalize("NFKC", text).replace("−", "-")):
+    for token in _TOKEN.finditer(normalize("NFKC", text).replace("−", "-").replace("{,}", ",")):
         kind, said = token.lastgroup, token[token.lastgroup or 0]
         if kind == "word" and len(said) > 1 and not _WIDE.match(said):
             said = said.casefold()
@@ -146,8 +149,8 @@ def _sketch(words: list[str]) -> rensa.RMinHash:
     return sketch
 
 
-def _similarity(found: tuple[float, Entry]) -> float:
-    return found[0]
+def _rank(found: tuple[float, bool, Entry]) -> tuple[float, bool]:
+    return found[:2]
 
 
 def _pair(entry: Entry, other: Entry, similarity: float, line: int, is_merged: bool) -> NearTwin:

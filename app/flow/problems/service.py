@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import IO
@@ -21,6 +22,7 @@ from paced.wire import ImportReport, Problem, ProblemSet, ProblemSetCreate
 
 log = structlog.get_logger()
 MIB = 1 << 20
+MAX_UPLOAD_S = 24 * 3600
 _UNLOGGED = {"refusals", "conflicts", "overlaps", "near_twins", "preview"}
 
 
@@ -71,7 +73,7 @@ class ProblemService:
         if not options.is_dry_run:
             await self._store.get_set(name)
         started = time.perf_counter()
-        self._spool.mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(_sweep, self._spool)
         with NamedTemporaryFile(dir=self._spool, prefix="import-") as file:
             await _spool(body, file)
             uploaded_s = time.perf_counter() - started
@@ -101,6 +103,16 @@ class ProblemService:
         except UnreadableFile as error:
             raise Invalid(f"{file_name}: {error.reason}", code=error.code, file=file_name) from error
         return importing.report(file_name, time.perf_counter() - started)
+
+
+def _sweep(spool: Path) -> None:
+    """Make the folder of uploads, and remove what a killed process left there."""
+    spool.mkdir(parents=True, exist_ok=True)
+    oldest = time.time() - MAX_UPLOAD_S
+    for left in spool.glob("import-*"):
+        with suppress(FileNotFoundError):  # an import that has just ended
+            if left.stat().st_mtime < oldest:
+                left.unlink()
 
 
 async def _spool(body: AsyncIterator[bytes], file: IO[bytes]) -> None:

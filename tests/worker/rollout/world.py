@@ -26,7 +26,7 @@ class InlinePool:
 
     async def grade(self, text: str, answer: str, grader: wire.Grader, policy: wire.GradingPolicy) -> Grade:
         self.n_graded += 1
-        return grading.grade(text, answer, grader)
+        return grading.grade(text, answer, grader, policy)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
-"""Rows of one JSON array, an element at a time."""
+"""Rows of one JSON array, an element at a time; it may stand in an object, as in `{"data": [...]}`."""
 
+import re
 from collections.abc import Iterator
 
 import ijson
@@ -9,6 +10,11 @@ from .tables import Row
 from .unpacking import DAMAGE, Source
 
 _READ_BYTES = 1 << 16
+# Names under which data sets keep their rows; `prompt` or `messages` would be those of a row.
+_NAMED_ARRAY = re.compile(
+    rb"\s*\{(?:\s*\"(?:version|type|name|description)\"\s*:\s*\"[^\"\\]*\"\s*,)*"
+    rb"\s*\"(data|instances|examples|problems|questions|rows|items|records|train)\"\s*:\s*\[\s*\{"
+)
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -16,12 +22,18 @@ class _TooLong(Exception):
     """An element is longer than allowed."""
 
 
-def read_array(file: Source, max_bytes: int) -> Iterator[Row | RowRefused]:
+def name_of_array(head: bytes) -> str | None:
+    """The name of the array if the file is an object that holds its rows in one."""
+    found = _NAMED_ARRAY.match(head)
+    return found[1].decode() if found else None
+
+
+def read_array(file: Source, max_bytes: int, name: str | None = None) -> Iterator[Row | RowRefused]:
     """Elements of an array from 1, whatever its layout; what cannot be read ends the file with one refusal."""
     metered = _Metered(file, max_bytes)
     number = 1
     try:
-        for row in ijson.items(metered, "item", use_float=True, buf_size=_READ_BYTES):
+        for row in ijson.items(metered, f"{name}.item" if name else "item", use_float=True, buf_size=_READ_BYTES):
             yield number, row
             metered.begin_row()
             number += 1

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import orjson
 
-from .arrays import read_array
+from .arrays import name_of_array, read_array
 from .drafts import ProblemDraft, ReadOptions, RowRefused, UnreadableFile
 from .fields import known_fields
 from .lines import ARROW, ARROW_STREAM, PARQUET, Head, not_utf8, read_head, read_lines, too_long
@@ -44,7 +44,7 @@ class ImportStream:
         self._options = options
         self._kind = kind
         self._packing = packing
-        self._is_utf16 = head.is_utf16
+        self._head = head
         self._shaper = Shaper(file_name, options)
 
     @property
@@ -60,8 +60,12 @@ class ImportStream:
                 yield row if isinstance(row, RowRefused) else self._shaper.draft(*row)
 
     def _text_rows(self) -> Generator[Row | RowRefused, None, None]:
-        with open_text(self._path, self._packing, is_utf16=self._is_utf16) as file:
-            yield from READERS[self._kind](file, self._options.max_line_bytes)
+        with open_text(self._path, self._packing, is_utf16=self._head.is_utf16) as file:
+            if self._kind == "json":
+                name = name_of_array(self._head.content)
+                yield from read_array(file, self._options.max_line_bytes, name)
+            else:
+                yield from READERS[self._kind](file, self._options.max_line_bytes)
 
     def _columnar_rows(self) -> Generator[Row | RowRefused, None, None]:
         with unpacked(self._path, self._packing) as path:
@@ -121,7 +125,6 @@ def _bad_line(number: int, content: bytes, error: orjson.JSONDecodeError) -> Row
 
 READERS: dict[str, Callable[[Source, int], Iterator[Row | RowRefused]]] = {
     "jsonl": read_jsonl,
-    "json": read_array,
     "csv": read_csv,
 }
 _MAGIC = {PARQUET: "parquet", ARROW: "arrow", ARROW_STREAM: "arrow_stream"}
@@ -138,7 +141,7 @@ def _find_format(head: bytes, file_name: str) -> str:
     if named == "arrow":
         raise UnreadableFile("bad_arrow", "not an Arrow file: it begins with no mark of one; write or send it again")
     first = head.lstrip()[:2]
-    if first.startswith(b"[") and _is_array(head):
+    if (first.startswith(b"[") and _is_array(head)) or name_of_array(head):
         return "json"
     if first.startswith(b"{") or named == "jsonl":
         return "jsonl"

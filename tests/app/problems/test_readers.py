@@ -156,6 +156,14 @@ def test_a_json_array_in_any_layout(read, layout, name):
     assert [(draft.line, draft.answer) for draft in drafts] == [(n + 1, repr(0.5 + n)) for n in range(50)]
 
 
+@pytest.mark.parametrize("layout", [{}, {"indent": 2}])
+def test_rows_in_an_array_of_an_object(read, layout):
+    rows = {"type": "text2text", "instances": [{"input": f"{n} + 2?", "output": str(n + 2)} for n in range(50)]}
+    stream, drafts, refused = read(json.dumps(rows, **layout).encode(), "rows.json")
+    assert (stream.format, stream.shape, refused) == ("json", "alpaca", [])
+    assert [draft.answer for draft in drafts] == [str(n + 2) for n in range(50)]
+
+
 def test_a_json_array_is_never_held(tmp_path):
     path = tmp_path / "long.json"
     row = json.dumps({**GOOD, "text": "x" * 10_000}).encode()

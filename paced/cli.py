@@ -10,8 +10,8 @@ from paced.errors import PacedError
 
 # part -> (module with `register`, its commands, the extra that brings it)
 PARTS = {
-    "client": ("paced.commands", (), ""),
     "import": ("paced.importing", (), ""),
+    "client": ("paced.commands", (), ""),
     "review": ("paced.review", (), ""),
     "service": ("app.cli", ("serve", "migrate", "rebuild", "replay"), "service"),
     "grading": ("worker.grading.command", ("grade", "regrade"), "grade"),

@@ -13,6 +13,7 @@ MAX_ELEMENTS = 40
 PERCENT = re.compile(
     r"\s*(?:\\?[%％]|\\text\s*\{\s*(?:percent|per cent|\\?%)\s*\}|(?:percent|per cent|pct)\b)\s*$", re.IGNORECASE
 )
+BASED = re.compile(r"-?[0-9A-F]+\s*_\s*\{?\s*[0-9]+\s*\}?")
 GLUED = re.compile(r"[0-9}][A-Za-z](?:\s*\^.*)?$")
 
 
@@ -24,7 +25,7 @@ def is_equal(gold: str, found: str, policy: GradingPolicy) -> bool:
     gold, found = normal(gold, policy), normal(found, policy)
     if is_spelled_alike(gold, found):
         return True
-    for decide in (_letters, _clocks, _names, _numbers, _percents, _matrices, _unions, _groups, _signs):
+    for decide in (_letters, _bases, _clocks, _names, _numbers, _percents, _matrices, _unions, _groups, _signs):
         verdict = decide(gold, found, policy)
         if verdict is not None:
             return verdict
@@ -34,6 +35,12 @@ def is_equal(gold: str, found: str, policy: GradingPolicy) -> bool:
 def _letters(gold: str, found: str, policy: GradingPolicy) -> bool | None:  # noqa: ARG001
     """Fail two different symbols: to math-verify, `a` and `A` are one."""
     return False if len(gold) == len(found) == 1 and gold.isalpha() and found.isalpha() else None
+
+
+def _bases(gold: str, found: str, policy: GradingPolicy) -> bool | None:  # noqa: ARG001
+    """Fail a number with a base against one without: to math-verify, `101_2` is 101."""
+    is_based = [BASED.fullmatch(side) is not None for side in (gold, found)]
+    return False if any(is_based) and not all(is_based) and read(found if is_based[0] else gold) else None
 
 
 def _clocks(gold: str, found: str, policy: GradingPolicy) -> bool | None:  # noqa: ARG001
@@ -121,7 +128,7 @@ def _groups(gold: str, found: str, policy: GradingPolicy) -> bool | None:
         return None
     if max(len(a.elements), len(b.elements)) > MAX_ELEMENTS:
         return None
-    if len(a.elements) != len(b.elements) and (parts.RELATION.search(gold + found) or parts.UNION.search(gold + found)):
+    if len(a.elements) != len(b.elements) and (parts.RELATION.search(gold + found) or parts.SET.search(gold + found)):
         return None  # a set in other words
     if a.kind and b.kind and a.kind != b.kind and (policy.brackets == "kept" or _is_half_open(a.kind, b.kind)):
         return False

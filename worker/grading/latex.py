@@ -10,7 +10,7 @@ from .compare import is_equal
 from .extract import find_answer, strip_math
 from .number import is_same, read
 from .numeric import find_number
-from .spelling import PROSE, depth, is_spelled_alike, normal
+from .spelling import DOLLAR, PROSE, depth, is_spelled_alike, normal
 
 MAX_DEPTH = 40  # brackets within brackets: the parser takes time exponential in them
 LETTER = re.compile(
@@ -35,7 +35,7 @@ def judge(text: str, answer: str, policy: GradingPolicy = DEFAULT_POLICY) -> Jud
         return letter
     if max(depth(extracted), depth(wanted)) > MAX_DEPTH:
         return Judged(False, extracted, f"refused: brackets nested more than {MAX_DEPTH} deep")
-    if marked is None and (PROSE.search(extracted) or "\n" in extracted or "$" in extracted):
+    if marked is None and (PROSE.search(extracted) or "\n" in extracted or len(DOLLAR.findall(extracted)) > 1):
         return _judge_prose(extracted, wanted, policy)
     return Judged(is_equal(wanted, extracted, policy), extracted)
 

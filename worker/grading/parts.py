@@ -17,6 +17,7 @@ MATRIX = re.compile(
     r"(?:[\[(]\s*)?\\begin\{((?:[pbBvV]|small)?matrix|array|cases|aligned)\}(?:\s*\{[^{}]*\})?(.*?)\\end\{\1\}(?:\s*[\])])?",
     re.DOTALL,
 )
+SET = re.compile(r"\\(?:cup|cap|setminus|mathbb|emptyset|varnothing)(?![a-z])")
 UNION = re.compile(r"\\(?:cup|bigcup)(?![a-z])")
 
 

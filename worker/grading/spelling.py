@@ -13,6 +13,8 @@ SIZE = re.compile(
 )
 SUBSCRIPT = re.compile(r"_\s*\{?\s*\\(?:mathrm|text|rm|mathit)\s*\{\s*([A-Za-z0-9]+)\s*\}\s*\}?")
 SIGN_BELOW = re.compile(r"_\s*\{?\s*\\(odot|oplus|star|ast|perp|parallel)(?![a-z])\s*\}?")
+ELLIPSIS = re.compile(r"\.{3,}|…|\\[lc]?dots(?![a-z])")
+REPEATING = re.compile(r"(?<![0-9.])([0-9]*)\.([0-9]*)\\overline\s*\{([0-9]{1,30})\}")
 MEMBER = re.compile(r"^\s*[A-Za-z]\s*\\in(?![a-z])\s*")
 DEGREES = re.compile(
     r"([0-9.]+|\\frac\{[0-9]+\}\{[0-9]+\})\s*(?:\^\s*\{?\s*\\circ\s*\}?|°|\\degree(?![a-z])|\s*degrees?\b)"
@@ -28,6 +30,7 @@ SYMBOLS = str.maketrans({"−": "-"} | {sign: f"\\{name} " for sign, name in NAM
 def normal(text: str, policy: GradingPolicy) -> str:
     """Write a marked answer in one way; what it means stays."""
     text = _single_backslashes(strip_math(text.strip())).translate(SYMBOLS)
+    text = REPEATING.sub(_as_fraction, ELLIPSIS.sub(r"\\ldots ", text))
     text = SIZE.sub("", tidy_fractions(text if PROSE.search(text) else DOLLAR.sub("", text)))
     text = SIGN_BELOW.sub(r"_{\1}", SUBSCRIPT.sub(r"_{\1}", text))
     text = re.sub(r"\\(leq|geq|neq)(?![a-z])", lambda match: f"\\{match[1][:2]}", text)
@@ -57,6 +60,13 @@ def depth(text: str) -> int:
         elif character in ")]}":
             depth = max(depth - 1, 0)
     return deepest
+
+
+def _as_fraction(match: re.Match[str]) -> str:
+    r"""Write `0.1\overline{6}` as the fraction that it is."""
+    whole, fixed, repeated = match.groups()
+    top = int(whole + fixed + repeated) - int(whole + fixed or "0")
+    return rf"\frac{{{top}}}{{{'9' * len(repeated)}{'0' * len(fixed)}}}"
 
 
 def _single_backslashes(text: str) -> str:

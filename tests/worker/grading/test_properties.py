@@ -106,6 +106,10 @@ def test_integers_are_compared_to_the_last_digit(n: int, step: int) -> None:
         ("None", "no solution"),
         ("A", "a"),
         ("5 or 6", "5"),
+        ("101_2", "101"),
+        ("101", "101_2"),
+        ("1, 2, 3, ...", "1, 2, 3"),
+        (r"0.\overline{3}", "0.3"),
     ],
 )
 def test_near_misses_fail(text: str, answer: str) -> None:
@@ -136,6 +140,10 @@ def test_near_misses_fail(text: str, answer: str) -> None:
         (r"R_{\mathrm{s}} = 2 k_{\mathrm{B}}", "2 k_B"),
         (r"\\frac{1}{2}", "0.5"),
         ("$1$, $2$", "1, 2"),
+        (r"\$12.50", "12.5"),
+        (r"0.1\overline{6}", r"\frac{1}{6}"),
+        (r"\mathbb{R}", r"(-\infty, \infty)"),
+        (r"1, 2, 3, \dots", "1, 2, 3, ..."),
     ],
 )
 def test_other_spellings_pass(text: str, answer: str) -> None:

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import Field
 
 from app.auth.guard import requires
-from app.flow.problems.drafts import ReadOptions
 from app.flow.problems.importing import ImportOptions
+from app.flow.problems.reading.drafts import ReadOptions
 from app.flow.problems.service import ProblemService
 from app.http.pages import NoQuery, PageQuery, page
 from app.settings import Settings

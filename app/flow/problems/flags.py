@@ -7,7 +7,7 @@ import re
 
 from paced.wire.problems import Flag
 
-from .drafts import Prompt
+from .reading.drafts import Prompt
 
 Found = tuple[Flag, str]
 _SHOWN = 80

@@ -5,11 +5,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from app.clock import Clock
-from app.flow.problems.drafts import ReadOptions, RowRefused
 from app.flow.problems.intake import Chunk, Intake, Place
 from app.flow.problems.merging import Changes, Stamp, problem_row
 from app.flow.problems.near import MAX_INDEXED, NearIndex
-from app.flow.problems.readers import ImportStream
+from app.flow.problems.reading.drafts import ReadOptions, RowRefused
+from app.flow.problems.reading.readers import ImportStream
 from app.flow.problems.store import ProblemStore
 from paced.wire import (
     AnswerConflict,

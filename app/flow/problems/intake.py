@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import cast
 
-from .drafts import MIB, ProblemDraft, RowRefused
 from .flags import Found, find_flag
+from .reading.drafts import MIB, ProblemDraft, RowRefused
 from .spelling import answer_key
 
 CHUNK_ROWS = 500_000

@@ -10,9 +10,9 @@ import orjson
 
 from paced.wire.problems import AnswerConflict, Flag, Overlap, ProblemSet, ProblemState
 
-from .drafts import ProblemDraft
 from .flags import Found
 from .intake import Chunk
+from .reading.drafts import ProblemDraft
 from .spelling import answer_key
 
 Row = dict[str, Any]

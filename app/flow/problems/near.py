@@ -16,8 +16,8 @@ import rensa
 
 from paced.wire.problems import NearTwin
 
-from .drafts import ProblemDraft, Prompt
-from .fingerprint import bare_text
+from .reading.drafts import ProblemDraft, Prompt
+from .reading.fingerprint import bare_text
 from .spelling import answer_key
 
 THRESHOLD = 0.75

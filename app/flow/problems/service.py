@@ -12,10 +12,10 @@ import structlog
 
 from app.clock import Clock
 from app.errors import Conflict, Invalid
-from app.flow.problems.drafts import UnreadableFile
 from app.flow.problems.importing import Importing, ImportOptions
 from app.flow.problems.intake import Place
-from app.flow.problems.readers import read_problems
+from app.flow.problems.reading.drafts import UnreadableFile
+from app.flow.problems.reading.readers import read_problems
 from app.flow.problems.store import ProblemStore
 from app.ids import new_id
 from paced.wire import ImportReport, Problem, ProblemSet, ProblemSetCreate

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.flow.problems.drafts import ProblemDraft
-from app.flow.problems.fingerprint import Fingerprints, bare_text, fingerprint
 from app.flow.problems.near import NearIndex, describe
+from app.flow.problems.reading.drafts import ProblemDraft
+from app.flow.problems.reading.fingerprint import Fingerprints, bare_text, fingerprint
 from app.flow.problems.spelling import answer_key
 
 TEXT = "A train leaves at {} o'clock and travels {} km at {} km per hour. When does it arrive?"
@@ -112,7 +112,7 @@ def test_wrappers_are_left_out_of_the_comparison():
 
 
 def test_remembered_fingerprints_are_those_of_the_prompts(monkeypatch):
-    monkeypatch.setattr("app.flow.problems.fingerprint.MAX_REMEMBERED_CHARS", 10)
+    monkeypatch.setattr("app.flow.problems.reading.fingerprint.MAX_REMEMBERED_CHARS", 10)
     remembered = Fingerprints()
     prompts = [
         "2 + 2?",

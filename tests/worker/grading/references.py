@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from app.flow.problems.drafts import ProblemDraft
-from app.flow.problems.readers import read_problems
+from app.flow.problems.reading.drafts import ProblemDraft
+from app.flow.problems.reading.readers import read_problems
 
 
 class Reference(NamedTuple):

@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 import zstandard
 
-from app.flow.problems.drafts import MIB, ProblemDraft, ReadOptions, RowRefused, UnreadableFile
-from app.flow.problems.readers import read_problems
+from app.flow.problems.reading.drafts import MIB, ProblemDraft, ReadOptions, RowRefused, UnreadableFile
+from app.flow.problems.reading.readers import read_problems
 
 DATA = os.environ.get("PACED_TEST_DATA")
 needs_data = pytest.mark.skipif(not DATA, reason="PACED_TEST_DATA names no folder of real problem sets")

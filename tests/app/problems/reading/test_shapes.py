@@ -2,10 +2,10 @@ import json
 
 import pytest
 
-from app.flow.problems.answers import last_boxed
-from app.flow.problems.drafts import ProblemDraft, ReadOptions, RowRefused
-from app.flow.problems.fingerprint import fingerprint
-from app.flow.problems.shapes import Shaper
+from app.flow.problems.reading.answers import last_boxed
+from app.flow.problems.reading.drafts import ProblemDraft, ReadOptions, RowRefused
+from app.flow.problems.reading.fingerprint import fingerprint
+from app.flow.problems.reading.shapes import Shaper
 
 USER = [{"role": "user", "content": "Compute 2 + 2."}]
 SYSTEM = [{"role": "system", "content": "Reason."}, *USER]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.flow.problems.fingerprint import PREFIXES, SUFFIXES, fingerprint
+from app.flow.problems.reading.fingerprint import PREFIXES, SUFFIXES, fingerprint
 
 SPACES = "".join(char for char in map(chr, range(0x3001)) if char.isspace())
 words = st.lists(st.text(st.characters(codec="utf-8", exclude_characters=SPACES), min_size=1), min_size=1)

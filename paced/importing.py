@@ -13,6 +13,7 @@ from paced.client import Client
 from paced.commands import AsJson, Key, Url, console
 from paced.errors import NotFound
 from paced.folders import DatasetError, find_files
+from paced.options import GraderOption, PolicyOption, checked, policy_of
 
 SHOWN = 20
 _SHOWN_CHARS = 160
@@ -29,7 +30,8 @@ def import_(
         typer.Argument(help="JSONL, JSON, CSV, Parquet or Arrow, plain, gzip or zstandard; or a folder of `datasets`"),
     ],
     problem_set: Annotated[str, typer.Option("--set", help="Problem set to import into; made if it is not there")],
-    grader: Annotated[wire.GraderName, typer.Option(help="How answers of a new set are judged")] = wire.GraderName.MATH,
+    grader: GraderOption = wire.GraderName.MATH.value,
+    policy: PolicyOption = None,
     prompt_field: Annotated[
         str | None, typer.Option(help="Field of the prompt, if not detected; a.b reaches in")
     ] = None,
@@ -70,6 +72,7 @@ def import_(
     Exit code 0 if every row was imported or a twin, 3 if some were refused.
     """
     files = _files(file, split)
+    wanted = {"grader": grader, **({"policy": chosen} if (chosen := policy_of(policy)) else {})}
     with Client(url, key) as client:
         options: dict[str, Any] = {
             "prompt_field": prompt_field,
@@ -81,11 +84,11 @@ def import_(
             "allow_no_answer": allow_no_answer or None,
             "dry_run": dry_run or None,
             "near_twins": near_twins.value,
-            "exclude_overlap": [_benchmark(client, name, grader, dry_run) for name in exclude_overlap or []] or None,
-            "report_overlap": [_benchmark(client, name, grader, dry_run) for name in report_overlap or []] or None,
+            "exclude_overlap": [_benchmark(client, name, wanted, dry_run) for name in exclude_overlap or []] or None,
+            "report_overlap": [_benchmark(client, name, wanted, dry_run) for name in report_overlap or []] or None,
         }
         if not dry_run:
-            _ensure_set(client, problem_set, grader)
+            _ensure_set(client, problem_set, wanted)
         reports = []
         for path in files:
             with console.status(f"importing {path.name}"):
@@ -165,7 +168,7 @@ def _template(text: str | None) -> str | None:
     return path.read_text()
 
 
-def _benchmark(client: Client, name: str, grader: wire.GraderName, dry_run: bool) -> str:
+def _benchmark(client: Client, name: str, wanted: dict[str, Any], dry_run: bool) -> str:
     """The set to compare with; a file becomes the set `benchmark-STEM` first."""
     path = Path(name)
     if not path.is_file():
@@ -178,16 +181,20 @@ def _benchmark(client: Client, name: str, grader: wire.GraderName, dry_run: bool
         except NotFound:
             command = f"paced import {name} --set {problem_set}"
             raise typer.BadParameter(f"a dry run stores nothing: run `{command}` first") from None
-    _ensure_set(client, problem_set, grader)
+    _ensure_set(client, problem_set, wanted)
     client.import_problems(problem_set, path, near_twins="off", allow_no_answer=True)
     return problem_set
 
 
-def _ensure_set(client: Client, name: str, grader: wire.GraderName) -> None:
+def _ensure_set(client: Client, name: str, wanted: dict[str, Any]) -> None:
+    body = checked(wire.ProblemSetCreate, {"name": name, **wanted})
     try:
-        client.problem_set(name)
+        found = client.problem_set(name)
     except NotFound:
-        client.create_problem_set(wire.ProblemSetCreate(name=name, grader=grader))
+        client.create_problem_set(body)
+        return
+    if "policy" in wanted and found.policy != body.policy:
+        raise typer.BadParameter(f"set {name} is judged by another policy, fixed when it was made: take another --set")
 
 
 def _joined(reports: list[wire.ImportReport]) -> dict[str, Any]:

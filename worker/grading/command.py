@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, TextIO, TypeVar
+from typing import Annotated, Any, TextIO
 
 import typer
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from rich.console import Console
 
 from paced.client import Client
+from paced.options import GraderOption, PolicyOption, checked, policy_of
 from paced.wire import (
     AnswerToGrade,
     GraderName,
@@ -34,14 +35,10 @@ GROUPS = 64  # groups of a regrade that are judged and sent at once
 NOT_JUDGED = (Verdict.TRUNCATED, Verdict.INFRASTRUCTURE)  # there was no whole answer, so there is none now
 Url = Annotated[str | None, typer.Option(envvar="PACED_URL", help="The service")]
 Key = Annotated[str | None, typer.Option(envvar="PACED_KEY", help="An API key with the scope rollout")]
-Policy = Annotated[
-    list[str], typer.Option(help="NAME=VALUE of the grading policy, repeated; docs/grading.md lists them")
-]
 Processes = Annotated[int, typer.Option("--graders", min=1, help="Grading processes")]
 Deadline = Annotated[float, typer.Option("--grading-deadline-s", min=0.1, help="Seconds for one answer")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text")]
 console = Console(stderr=True)
-M = TypeVar("M", bound=BaseModel)
 
 
 def grade(
@@ -49,8 +46,8 @@ def grade(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the lines with their verdicts here")
     ] = None,
-    grader: Annotated[str, typer.Option(help="exact, numeric, choice, math, ... or user:NAME")] = GraderName.MATH.value,
-    policy: Policy = [],  # noqa: B006 - typer's way to a repeated option
+    grader: GraderOption = GraderName.MATH.value,
+    policy: PolicyOption = None,
     graders: Processes = 2,
     deadline_s: Deadline = 5.0,
     as_json: AsJson = False,
@@ -59,7 +56,7 @@ def grade(
 
     Exit code 0 when every answer got pass or fail, 3 when some got no verdict.
     """
-    base = {"grader": grader, "policy": _policy(policy).model_dump()}
+    base = {"grader": grader, "policy": (policy_of(policy) or GradingPolicy()).model_dump()}
     with file.open() as lines, output.open("w") if output else contextlib.nullcontext() as out:
         counts = asyncio.run(_grade_lines(lines, out, base, graders, deadline_s))
     if as_json:
@@ -73,7 +70,7 @@ def grade(
 def regrade(
     measurement: Annotated[str, typer.Argument(help="Measurement id, such as mea_1, whose stored answers to judge")],
     grader: Annotated[str | None, typer.Option(help="Judge by this grader; each problem's own if left out")] = None,
-    policy: Policy = [],  # noqa: B006
+    policy: PolicyOption = None,
     graders: Processes = 2,
     deadline_s: Deadline = 5.0,
     url: Url = None,
@@ -153,13 +150,13 @@ async def _regrade(
     }
 
 
-def _wanted(client: Client, source: str, grader: str | None, policy: list[str]) -> ProfileCreate:
+def _wanted(client: Client, source: str, grader: str | None, policy: list[str] | None) -> ProfileCreate:
     """The source's profile under this version of the graders, and what the user asks for."""
     old = client.profile(client.measurement(source).profile_id)
     body = old.model_dump(include=set(ProfileCreate.model_fields)) | {"grader_version": GRADER_VERSION}
     body |= {"grader": grader} if grader else {}
-    body |= {"policy": _policy(policy)} if policy else {}
-    return _checked(ProfileCreate, body)
+    body |= {"policy": policy_of(policy)} if policy else {}
+    return checked(ProfileCreate, body)
 
 
 def _target(client: Client, source: str, wanted: ProfileCreate) -> str:
@@ -197,16 +194,3 @@ async def _judged(pool: GraderPool, group: StoredGroup, wanted: ProfileCreate) -
 
 def _shown(found: Grade) -> dict[str, Any]:
     return {"verdict": found.verdict.value, "extracted": found.extracted, "detail": found.detail}
-
-
-def _policy(assignments: list[str]) -> GradingPolicy:
-    pairs = [text.partition("=") for text in assignments]
-    return _checked(GradingPolicy, {name: value for name, _, value in pairs})
-
-
-def _checked(model: type[M], body: dict[str, Any]) -> M:
-    try:
-        return model.model_validate(body)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise typer.BadParameter(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None

@@ -69,6 +69,33 @@ def test_a_bad_policy_is_named(answers: Path) -> None:
     assert "percent" in found.output
 
 
+def test_a_policy_decides_where_conventions_differ(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"text": "10%", "answer": "0.1"}) + "\n")
+    by_policy = {
+        p: invoke("grade", str(path), "--graders", "1", "--policy", f"percent={p}") for p in ("number", "fraction")
+    }
+    assert {p: found.stdout for p, found in by_policy.items()} == {
+        "number": "1 answers: 1 fail\n",
+        "fraction": "1 answers: 1 pass\n",
+    }
+
+
+def test_a_set_keeps_the_policy_that_it_was_made_with(service: Service, tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"prompt": "Ten of a hundred?", "answer": "10%"}\n')
+    access = ("--url", service.url, "--key", ADMIN_KEY)
+    made = invoke("import", str(path), "--set", "p", "--grader", "user:mine", "--policy", "percent=number", *access)
+    assert made.exit_code == 0, made.output
+    with service.client() as client:
+        found = client.problem_set("p")
+        assert (found.grader, found.policy.percent) == ("user:mine", "number")
+    other = invoke("import", str(path), "--set", "p", "--policy", "percent=fraction", *access)
+    assert other.exit_code == 2
+    assert "another policy" in other.output
+    assert invoke("import", str(path), "--set", "q", "--grader", "no such", *access).exit_code == 2
+
+
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
     with serve(tmp_path / "data", None) as running:

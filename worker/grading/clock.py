@@ -11,7 +11,10 @@ TIME = re.compile(
 def is_same(a: str, b: str) -> bool | None:
     """Compare two times of day, or return None where one is none, or neither names its half of the day."""
     left, right = TIME.fullmatch(_plain(a)), TIME.fullmatch(_plain(b))
-    if left is None or right is None or not (left["half"] or right["half"]):
+    if left is None or right is None:
+        time, other = left or right, b if left else a
+        return False if time and time["half"] and ":" in other else None
+    if not (left["half"] or right["half"]):
         return None
     times = _times(left), _times(right)
     return bool(times[0] & times[1])

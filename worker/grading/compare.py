@@ -14,6 +14,7 @@ PERCENT = re.compile(
     r"\s*(?:\\?[%％]|\\text\s*\{\s*(?:percent|per cent|\\?%)\s*\}|(?:percent|per cent|pct)\b)\s*$", re.IGNORECASE
 )
 BASED = re.compile(r"-?[0-9A-F]+\s*_\s*\{?\s*[0-9]+\s*\}?")
+WORD = re.compile(r"@|\\(?:text|mbox|math(?:rm|bf|it|sf))(?![a-z])")
 GLUED = re.compile(r"[0-9}][A-Za-z](?:\s*\^.*)?$")
 
 
@@ -25,7 +26,7 @@ def is_equal(gold: str, found: str, policy: GradingPolicy) -> bool:
     gold, found = normal(gold, policy), normal(found, policy)
     if is_spelled_alike(gold, found):
         return True
-    for decide in (_letters, _bases, _clocks, _names, _numbers, _percents, _matrices, _unions, _groups, _signs):
+    for decide in (_letters, _bases, _clocks, _names, _numbers, _percents, _words, _matrices, _unions, _groups, _signs):
         verdict = decide(gold, found, policy)
         if verdict is not None:
             return verdict
@@ -83,10 +84,18 @@ def _percents(gold: str, found: str, policy: GradingPolicy) -> bool | None:
     return False
 
 
+def _words(gold: str, found: str, policy: GradingPolicy) -> bool | None:  # noqa: ARG001
+    """Fail two sentences, and words around other numbers: math-verify reads a part of them."""
+    if all(PROSE.search(TEXT.sub(r"\1", side)) for side in (gold, found)):
+        return False
+    is_worded = WORD.search(gold) is not None and len(re.findall(r"[0-9]+", gold)) > 1
+    return False if is_worded and re.sub(r"[0-9]+", "", gold) == re.sub(r"[0-9]+", "", found) else None
+
+
 def _matrices(gold: str, found: str, policy: GradingPolicy) -> bool | None:
     a, b = parts.matrix(gold), parts.matrix(found)
-    if a is None and b is None:
-        return None
+    if a is None and b is None:  # math-verify reads the numbers of a matrix within a formula as they come
+        return False if r"\begin" in gold and r"\begin" in found else None
     if a is None or b is None:
         matrix, other = a or b, parts.group(found if a else gold)
         vector = _vector(matrix)

@@ -10,7 +10,7 @@ from .compare import is_equal
 from .extract import find_answer, strip_math
 from .number import is_same, read
 from .numeric import find_number
-from .spelling import DOLLAR, PROSE, depth, is_spelled_alike, normal
+from .spelling import DOLLAR, PROSE, TEXT, depth, is_spelled_alike, normal
 
 MAX_DEPTH = 40  # brackets within brackets: the parser takes time exponential in them
 LETTER = re.compile(
@@ -51,6 +51,8 @@ def _chosen(extracted: str, text: str, wanted: str) -> Judged | None:
 
 def _judge_prose(text: str, wanted: str, policy: GradingPolicy) -> Judged:
     """Judge what math-verify finds in a text that marks no answer; in Chinese and Japanese, the last number."""
+    if PROSE.search(TEXT.sub(r"\1", wanted)) and PROSE.search(text):
+        return Judged(False, text)  # two sentences: math-verify would compare a part of each
     number = read(wanted) if CJK.search(text) and not symbolic.DELIMITED.search(text) else None
     if number is not None:  # math-verify knows no words that end a number in these scripts
         extracted, found = find_number(text, policy)

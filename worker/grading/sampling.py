@@ -31,6 +31,24 @@ def agree_at_points(gold: Any, found: Any, tolerance: float = TOLERANCE) -> bool
     return True if n_agreed >= N_NEEDED else None
 
 
+def equations_agree(gold: Any, found: Any) -> bool | None:
+    """Whether two polynomial equations are one but for a factor; None where one is no such equation.
+
+    math-verify compares real solutions, so that to it all equations without any are one.
+    """
+    from sympy import Equality
+
+    if not (isinstance(gold, Equality) and isinstance(found, Equality)):
+        return None
+    a, b = gold.lhs - gold.rhs, found.lhs - found.rhs
+    symbols = _symbols(a, b)
+    if symbols is None or not (a.is_polynomial(*symbols) and b.is_polynomial(*symbols)):
+        return None
+    first = {symbol: _coordinate(0, column) for column, symbol in enumerate(symbols)}
+    factor = _real(b, first)
+    return agree_at_points(a * factor, b * _real(a, first)) if factor else None
+
+
 def _symbols(gold: Any, found: Any) -> list[Any] | None:
     """Return the symbols in a fixed order where the two can be compared."""
     from sympy import Derivative, Expr, Integral, Limit, Product, Sum

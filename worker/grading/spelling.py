@@ -33,7 +33,7 @@ def normal(text: str, policy: GradingPolicy) -> str:
     text = REPEATING.sub(_as_fraction, ELLIPSIS.sub(r"\\ldots ", text))
     text = SIZE.sub("", tidy_fractions(text if PROSE.search(text) else DOLLAR.sub("", text)))
     text = SIGN_BELOW.sub(r"_{\1}", SUBSCRIPT.sub(r"_{\1}", text))
-    text = re.sub(r"\\(leq|geq|neq)(?![a-z])", lambda match: f"\\{match[1][:2]}", text)
+    text = re.sub(r"\\(leq|geq|neq|leqslant|geqslant)(?![a-z])", lambda match: f"\\{match[1][:2]}", text)
     if policy.degrees == "radians":
         text = DEGREES.sub(r"\\frac{\1 \\pi}{180}", text)
     return MEMBER.sub("", strip_math(text.strip().rstrip(".。;, "))).strip()

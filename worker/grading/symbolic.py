@@ -12,7 +12,7 @@ from typing import Any
 from paced.wire.grading import GradingPolicy
 
 from .base import UngradableError
-from .sampling import agree_at_points
+from .sampling import agree_at_points, equations_agree
 from .spelling import PROSE
 
 MAX_BARE = 2_000  # characters of a text without math delimiters that may be one formula
@@ -56,7 +56,9 @@ def _is_same(gold: Any, found: Any, policy: GradingPolicy, is_rounded: bool) -> 
         is_close = _are_close(gold, found, policy, is_rounded)
         if is_close is not None:
             return is_close
-    agree = agree_at_points(gold, found, policy.rel_tolerance if is_rounded else 0.0)
+    agree = equations_agree(gold, found)
+    if agree is None:
+        agree = agree_at_points(gold, found, policy.rel_tolerance if is_rounded else 0.0)
     if agree is not None:
         return agree  # SymPy would take a hundred times as long to simplify
     return bool(verify(gold, found, allow_set_relation_comp=True, timeout_seconds=None))
@@ -69,15 +71,17 @@ def _is_number(value: Any) -> bool:
 def _are_close(gold: Any, found: Any, policy: GradingPolicy, is_rounded: bool) -> bool | None:
     """Compare evaluated numbers, or return None where evaluation does not tell."""
     try:
-        size = max(abs(complex(gold.evalf(DIGITS))), abs(complex(found.evalf(DIGITS))))
-        difference = abs(complex((gold - found).evalf(DIGITS)))
+        size = max(abs(gold.evalf(DIGITS)), abs(found.evalf(DIGITS)))  # of SymPy: a float has no 1/2004!
+        difference = abs((gold - found).evalf(DIGITS))
+        if not (size.is_finite and size.is_Float and difference.is_finite):
+            return None
     except (TypeError, OverflowError, AttributeError):
-        return None
-    if not size < float("inf"):
         return None
     relative = policy.rel_tolerance if is_rounded else EXACT
     if difference > max(relative * size, policy.abs_tolerance):
         return False
+    if size == 0:
+        return True
     # 10^100 and 10^100 + 1 are as near as equal roots are
     is_close = is_rounded or difference <= max(EXACT * min(size, 1), policy.abs_tolerance)
     return is_close or _is_zero(gold - found)

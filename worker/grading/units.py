@@ -29,7 +29,7 @@ KNOWN = {
 }
 POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 WRAPPED = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox)\s*\{([^{}]*)\}|\\[,;:! ]|[~{}]")
-SHAPE = re.compile(r"(?:(square|sq|cubic|cu)\.?\s+)?([A-Za-z]+)\.?\s*(?:\^\s*([23])|([²³]))?")
+SHAPE = re.compile(r"(?:(square|sq|cubic|cu)\.?\s+)?([A-Za-z]+)\.?\s*(?:\^\s*([0-9])|([²³]))?")
 
 
 def factors(wanted: str, found: str, *, is_required: bool) -> tuple[Fraction, Fraction] | None:

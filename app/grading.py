@@ -11,8 +11,8 @@ from prometheus_client.registry import Collector
 from app.auth.guard import requires
 from app.errors import Busy
 from app.http.pages import NoQuery
-from paced.wire import GradedAnswer, GradeRequest, GraderStats, Grades, Scope, SlowAnswer
-from worker.grading import GRADER_VERSION, GraderPool, PoolStats
+from paced.wire import GradedAnswer, GradeRequest, GraderStats, Grades, Scope
+from worker.grading import GRADER_VERSION, GraderPool
 
 router = APIRouter(prefix="/v1/grade", tags=["grading"])
 MAX_WAITING = 20_000  # answers in the queue, above which a client is asked to come again
@@ -41,17 +41,7 @@ class GradingService(Collector):
 
     def stats(self) -> GraderStats:
         """What the pool has done since the service started."""
-        found: PoolStats = self._pool.stats()
-        return GraderStats(
-            grader_version=GRADER_VERSION,
-            n_graded=found.n_graded,
-            n_waiting=found.n_waiting,
-            n_replaced=found.n_replaced,
-            n_by_verdict={verdict.value: n for verdict, n in found.n_by_verdict.items()},
-            n_by_grader={str(grader): n for grader, n in found.n_by_grader.items()},
-            seconds_by_grader={str(grader): s for grader, s in found.seconds_by_grader.items()},
-            slowest=[SlowAnswer(seconds=s.seconds, grader=str(s.grader), head=s.head) for s in found.slowest],
-        )
+        return GraderStats(grader_version=GRADER_VERSION, **self._pool.stats().as_dict())
 
     def collect(self) -> Iterator[Metric]:
         """The same for `/metrics`; the slowest answers are in GET /v1/grade/stats."""
@@ -65,6 +55,9 @@ class GradingService(Collector):
         yield answers
         yield seconds
         yield CounterMetricFamily("paced_grader_replaced", "Grading processes killed or lost", value=found.n_replaced)
+        yield CounterMetricFamily(
+            "paced_grader_out_of_memory", "Answers that met the memory bound", value=found.n_out_of_memory
+        )
         yield GaugeMetricFamily("paced_grader_waiting", "Answers waiting to be judged", value=found.n_waiting)
         slowest_s = max((slow.seconds for slow in found.slowest), default=0.0)
         yield GaugeMetricFamily("paced_grader_slowest_seconds", "The slowest answer", value=slowest_s)

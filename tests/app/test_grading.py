@@ -52,6 +52,7 @@ def test_what_hangs_times_out_alone_and_shows_in_the_metrics(client: Client, ser
     text = httpx2.get(f"{client.url}/metrics", headers=headers).text
     assert 'paced_graded_answers_total{verdict="timeout"} 1.0' in text
     assert "paced_grader_replaced_total 1.0" in text
+    assert "paced_grader_out_of_memory_total 0.0" in text
 
 
 def test_a_key_without_the_scope_is_refused(client: Client, service: Service) -> None:

@@ -5,7 +5,7 @@ import itertools
 import threading
 from collections import Counter
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from paced.wire.grading import Grader, Verdict
 
@@ -42,6 +42,19 @@ class PoolStats:
     n_by_grader: dict[Grader, int]
     seconds_by_grader: dict[Grader, float]
     slowest: list[SlowAnswer]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, for JSON."""
+        return {
+            "n_graded": self.n_graded,
+            "n_waiting": self.n_waiting,
+            "n_replaced": self.n_replaced,
+            "n_out_of_memory": self.n_out_of_memory,
+            "n_by_verdict": {verdict.value: n for verdict, n in self.n_by_verdict.items()},
+            "n_by_grader": {str(grader): n for grader, n in self.n_by_grader.items()},
+            "seconds_by_grader": {str(grader): seconds for grader, seconds in self.seconds_by_grader.items()},
+            "slowest": [{**slow._asdict(), "grader": str(slow.grader)} for slow in self.slowest],
+        }
 
 
 class Tally:

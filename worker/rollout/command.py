@@ -149,6 +149,7 @@ async def _work(setup: Setup, console: Console) -> Tally:
             _obey_signals(loop)
             async with shown(tally, console):
                 await loop.run()
+            tally.grading = pool.stats().as_dict()
     return tally
 
 

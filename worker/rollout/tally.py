@@ -25,6 +25,7 @@ class Tally:
     checkpoint_index: int | None = None
     verdicts: Counter[str] = field(default_factory=Counter)
     failure: str | None = None
+    grading: dict[str, Any] = field(default_factory=dict)  # the grader pool's own counts, at the end
     started_at: float = field(default_factory=time.monotonic)
     _busy_s: float = 0.0
     _busy_since: float | None = None
@@ -74,5 +75,6 @@ class Tally:
             "verdicts": dict(self.verdicts),
             "tokens_per_s": round(self.tokens_per_s, 1),
             "elapsed_s": round(time.monotonic() - self.started_at, 2),
+            "grading": self.grading,
             "failure": self.failure,
         }

@@ -19,6 +19,8 @@ def test_until_idle_measures_everything_and_says_so(make_world: MakeWorld) -> No
     assert worker.returncode == 0, err
     report = json.loads(out.splitlines()[-1])
     assert (report["n_groups"], report["n_rollouts"], report["failure"]) == (12, 96, None)
+    assert report["grading"]["n_graded"] > 0
+    assert report["grading"]["slowest"][0]["grader"] == "numeric"
     assert sum(report["verdicts"].values()) == 96
     assert world.measurement().n_measured == 12
     assert "done: checkpoint 0: 12 problems, 96 answers" in err

@@ -11,7 +11,7 @@ from paced import Client, wire
 from paced.cli import build as build_cli
 from tests.app.world import build, leased, token
 from tests.service import ADMIN_KEY, Service, serve
-from worker.grading import GRADER_VERSION
+from worker.grading import GRADER_VERSION, grade
 
 
 def invoke(*command: str) -> Result:
@@ -94,6 +94,29 @@ def test_a_set_keeps_the_policy_that_it_was_made_with(service: Service, tmp_path
     assert other.exit_code == 2
     assert "another policy" in other.output
     assert invoke("import", str(path), "--set", "q", "--grader", "no such", *access).exit_code == 2
+
+
+def test_command_line_service_and_process_give_the_same_verdicts(
+    service: Service, data_folder: Path, tmp_path: Path
+) -> None:
+    """Over the pairs of other graders' suites: verdict, judged part and reason, whichever way an answer comes."""
+    pairs = [
+        json.loads(line) for line in (data_folder / "grader_pairs" / "grader_pairs.jsonl").read_text().splitlines()
+    ][::2]
+    rows = [{"text": pair["pred"] or "", "answer": pair["gold"]} for pair in pairs]
+    here = [grade(row["text"], row["answer"], "math") for row in rows]
+    expected = [(found.verdict.value, found.extracted, found.detail) for found in here]
+
+    path, out = tmp_path / "pairs.jsonl", tmp_path / "graded.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    invoke("grade", str(path), "-o", str(out))
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [(line["verdict"], line["extracted"], line["detail"]) for line in lines] == expected
+
+    with service.client() as client:
+        answered = client.grade([wire.AnswerToGrade(**row) for row in rows]).grades
+    assert [(one.verdict.value, one.extracted, one.detail) for one in answered] == expected
+    assert {verdict for verdict, _, _ in expected} == {"pass", "fail"}
 
 
 @pytest.fixture

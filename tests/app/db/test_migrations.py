@@ -1,5 +1,7 @@
 """Schema versions: up, check, down, up on both databases; an old schema is refused."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from sqlalchemy import URL, Connection, create_engine, inspect, make_url, pool, 
 from app.db.migrate import SchemaMismatch, config, ensure_current, sync_url, upgrade
 from app.db.tables import metadata
 from app.settings import Settings
+from tests.service import postgres_databases
 
 
 @pytest.fixture
@@ -36,6 +39,16 @@ def test_up_check_down_up(url: URL) -> None:
 def test_an_empty_database_is_filled_and_a_current_one_accepted(url: URL) -> None:
     assert ensure_current(url) == ensure_current(url) == "0001"
     assert table_names(url) == set(metadata.tables)
+
+
+def test_processes_that_start_together_make_one_schema() -> None:
+    with postgres_databases() as database:
+        code = "import sys; from app.settings import Settings; from app.db.migrate import ensure_current; "
+        code += "print(ensure_current(Settings(database=sys.argv[1]).database_url))"
+        command_line = [sys.executable, "-c", code, database]
+        started = [subprocess.Popen(command_line, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+        answers = [process.communicate(timeout=60)[0] for process in started]
+        assert answers == ["0001\n"] * 4
 
 
 @pytest.mark.parametrize("revision", ["0000", None])

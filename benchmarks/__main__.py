@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks.machine import describe
 
 NAMES = {
+    "replay": "estimators on real answers of a model in training, by what they forecast",
     "rollout": "tokens/s of the rollout worker against plain vLLM",
     "draw": "durable weighted draws over HTTP, by pool size and while reports come in",
     "frontier": "estimators on simulated students: error of the weights, reach, recall, rollouts needed",

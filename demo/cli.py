@@ -39,7 +39,7 @@ def demo(
     copy of the student that sees the answers as teacher. About 20 minutes on 2 CPU cores. Ctrl-C stops it; the
     same command goes on where it stopped.
     """
-    from demo.flow import OWN_PROBLEMS, Plan, keep_minutes, run_demo
+    from demo.flow import OWN_PROBLEMS, Plan, keep_minutes, minutes_before, run_demo
     from demo.processes import ChildFailed, Children
     from demo.report import show
 
@@ -54,12 +54,13 @@ def demo(
         learning_rate=learning_rate,
         reverse_learning_rate=reverse_learning_rate,
     )
-    notes, started = Console(stderr=True), time.monotonic()
+    notes, started, is_done = Console(stderr=True), time.monotonic(), False
     signal.signal(signal.SIGTERM, _as_interrupt)
     data.mkdir(parents=True, exist_ok=True)
     try:
         with Children(data / "logs") as children:
             client, report = run_demo(plan, children, lambda line: notes.print(f"· {line}", highlight=False))
+            is_done = True
             if not as_json:
                 show(report, Console())
             if leave:
@@ -72,7 +73,8 @@ def demo(
                 sys.stdout.flush()
                 signal.pause()
     except KeyboardInterrupt:
-        keep_minutes(plan, (time.monotonic() - started) / 60)
+        if not is_done:
+            keep_minutes(plan, minutes_before(plan) + (time.monotonic() - started) / 60)
         notes.print("stopped; `make demo` (or `paced demo`) goes on from here", highlight=False)
         raise typer.Exit(130) from None
     except ChildFailed as error:

@@ -105,8 +105,8 @@ def start_worker(client: Client, children: Children, world: World) -> None:
     children.start("rollout", "rollout", STUDENT, *model, "--json", environment=_access(client))
 
 
-def start_trainer(plan: Plan, client: Client, children: Children, world: World) -> None:
-    """Run `paced distill`: forward KL, a pause until the new checkpoint is measured, reverse KL."""
+def start_trainer(plan: Plan, client: Client, children: Children, world: World, *more: str) -> None:
+    """Run `paced distill`: forward KL, a pause until the new checkpoint is measured, reverse KL; `more` options."""
     arguments = (
         "distill",
         *("--curriculum", world.curriculum.curriculum_id),
@@ -120,6 +120,7 @@ def start_trainer(plan: Plan, client: Client, children: Children, world: World) 
         *("--set", "temperature=0.6"),  # the distributions are compared as they are sampled,
         *("--set", "teacher_sharpness=1.67"),  # and the teacher is surer than at its own temperature
         "--json",
+        *more,
     )
     children.start("distill", *arguments, environment=_access(client))
 
@@ -180,7 +181,7 @@ def make_progress() -> Progress:
 
 def run_demo(plan: Plan, children: Children, say: Callable[[str], None]) -> tuple[Client, Report]:
     """The whole loop: measure, train forward, measure, train reverse, measure."""
-    started = time.monotonic() - _minutes_before(plan) * 60
+    started = time.monotonic() - minutes_before(plan) * 60
     client = start_service(plan, children)
     say(f"service on {client.url}")
     world = prepare(plan, client, say)
@@ -191,6 +192,7 @@ def run_demo(plan: Plan, children: Children, say: Callable[[str], None]) -> tupl
         if first.latest_checkpoint is None or first.latest_checkpoint.index == 0:
             wait_until_measured(client, children, world, progress, "measuring checkpoint 0")
         run = training_run(client, world)
+        is_rerun = run is not None and run.state == wire.RunState.FINISHED
         if run is None or run.state != wire.RunState.FINISHED:
             start_trainer(plan, client, children, world)
             watch_training(plan, client, children, world, progress)
@@ -198,17 +200,17 @@ def run_demo(plan: Plan, children: Children, say: Callable[[str], None]) -> tupl
         run = training_run(client, world)
     if run is None:
         raise ChildFailed(f"the trainer registered no run; see {plan.data / 'logs' / 'distill.log'}")
-    minutes = (time.monotonic() - started) / 60
+    minutes = minutes_before(plan) if is_rerun else (time.monotonic() - started) / 60
+    keep_minutes(plan, minutes)
     return client, build(client, world.curriculum, run, minutes)
 
 
-def _minutes_before(plan: Plan) -> float:
+def minutes_before(plan: Plan) -> float:
     """Minutes that interrupted runs of this demo took already."""
     file = plan.data / "minutes.json"
     return float(json.loads(file.read_text())) if file.exists() else 0.0
 
 
 def keep_minutes(plan: Plan, minutes: float) -> None:
-    """Add the time of an interrupted run to those before."""
-    total = minutes + _minutes_before(plan)
-    (plan.data / "minutes.json").write_text(json.dumps(total))
+    """Keep the time that all runs of this demo took so far."""
+    (plan.data / "minutes.json").write_text(json.dumps(minutes))

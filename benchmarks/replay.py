@@ -1,8 +1,8 @@
 """Estimators on real answers: a distillation of the demo's model, measured while it trains, replayed.
 
-The demo's parts run as processes: the service on SQLite, one rollout worker with vLLM, the trainer. The trainer registers
-a checkpoint every few steps and does not wait; the worker measures what is due as far as it gets, as in a real run.
-Then each group of answers is forecast, by every estimator, from what was known before it (`paced replay`).
+The demo's parts run as processes: the service on SQLite, one rollout worker with vLLM, the trainer. The trainer
+registers a checkpoint every few steps and does not wait; the worker measures what is due as far as it gets, as in a
+real run. Then each group of answers is forecast, by every estimator, from what was known before it (`paced replay`).
 """
 
 import asyncio

@@ -19,8 +19,8 @@ from tests.service import ADMIN_KEY, Service, serve
 PUBLIC = {"/healthz", "/readyz", "/openapi.json"}
 # which scope lets a key call an operation; reading is for `read`
 SCOPES = {
-    "import": {"create_problem_set", "import_problems"},
-    "rollout": {"create_measurement", "claim_lease", "renew_lease", "report_rollouts", "release_lease"},
+    "import": {"create_problem_set", "import_problems", "decide_problem"},
+    "rollout": {"create_measurement", "claim_lease", "renew_lease", "report_rollouts", "release_lease", "regrade"},
     "train": {
         "create_student",
         "register_checkpoint",
@@ -33,6 +33,7 @@ SCOPES = {
         "update_run",
         "append_metrics",
         "store_references",
+        "grade",
     },
     "admin": {"create_key", "list_keys", "revoke_key"},
 }

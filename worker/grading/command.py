@@ -34,7 +34,7 @@ CHUNK = 256  # answers in the pool at once
 GROUPS = 64  # groups of a regrade that are judged and sent at once
 NOT_JUDGED = (Verdict.TRUNCATED, Verdict.INFRASTRUCTURE)  # there was no whole answer, so there is none now
 Url = Annotated[str | None, typer.Option(envvar="PACED_URL", help="The service")]
-Key = Annotated[str | None, typer.Option(envvar="PACED_KEY", help="An API key with the scope rollout")]
+Key = Annotated[str | None, typer.Option(envvar="PACED_KEY", help="An API key with the scopes read, train and rollout")]
 Processes = Annotated[int, typer.Option("--graders", min=1, help="Grading processes")]
 Deadline = Annotated[float, typer.Option("--grading-deadline-s", min=0.1, help="Seconds for one answer")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text")]

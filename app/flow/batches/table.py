@@ -23,6 +23,7 @@ MIN_ROOM = 20  # problems that may come for each one asked for, or the full pass
 MIN_ACCEPTANCE = 0.02
 N_TABLES = 8
 HARD_FILTER = (0.2, 0.8)
+ROUNDING = 1e-12  # relative: what sums that grow and shrink may leave of nothing
 
 
 def peak(kernel: Kernel) -> float:
@@ -66,7 +67,7 @@ class WeightTable:
         aside = np.unique(aside[self.power[aside] > 0.0])
         left = Sums.of(self, aside)
         acceptance = left.power / len(pool)
-        if left.n < MIN_ROOM * size or acceptance < MIN_ACCEPTANCE:
+        if left.n < MIN_ROOM * size or acceptance < MIN_ACCEPTANCE or left.w <= 0.0:
             return None
         return self._propose(aside, size, acceptance, generator(seed, seq)), left
 
@@ -126,10 +127,11 @@ class Sums:
     @classmethod
     def of(cls, table: WeightTable, aside: IntArray) -> "Sums":
         """All of a table but the rows set aside, which are distinct and have power."""
+        w = table.sum_w - float(table.w[aside].sum())
         return cls(
             table.n_open - len(aside),
             table.n_inside - int(table.is_inside[aside].sum()),
-            table.sum_w - float(table.w[aside].sum()),
+            w if w > ROUNDING * table.sum_w else 0.0,
             table.sum_power - float(table.power[aside].sum()),
         )
 

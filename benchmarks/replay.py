@@ -40,7 +40,7 @@ def run(small: bool) -> dict[str, Any]:
             data=Path(folder),
             problems=OWN_PROBLEMS,
             port=0,
-            n_per_kind=6 if small else 72,
+            n_per_kind=6 if small else 80,
             forward_steps=4 if small else 70,
             reverse_steps=2,
             batch_size=4 if small else 16,

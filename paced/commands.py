@@ -14,12 +14,8 @@ from paced import wire
 from paced.client import Client
 from paced.doctor import examine
 from paced.export import Format, write_rows
+from paced.options import AsJson, Key, Url
 
-Url = Annotated[str | None, typer.Option("--url", help="Address of the service", envvar="PACED_URL")]
-Key = Annotated[
-    str | None, typer.Option("--key", help="API key; a local service's first key if left out", envvar="PACED_KEY")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text")]
 console = Console(stderr=True)
 
 

@@ -10,10 +10,10 @@ from rich.console import Console
 
 from paced import wire
 from paced.client import Client
-from paced.commands import AsJson, Key, Url, console
+from paced.commands import console
 from paced.errors import NotFound
 from paced.folders import DatasetError, find_files
-from paced.options import GraderOption, PolicyOption, checked, policy_of
+from paced.options import AsJson, GraderOption, Key, PolicyOption, Url, checked, policy_of
 
 SHOWN = 20
 _SHOWN_CHARS = 160

@@ -1,4 +1,4 @@
-"""Options that several commands share: a grader, and the policy by which answers are judged."""
+"""Options that several commands share: the service and its key, JSON, a grader and the policy of its judging."""
 
 from typing import Annotated, Any, TypeVar
 
@@ -8,6 +8,11 @@ from pydantic import BaseModel, ValidationError
 from paced.wire import GradingPolicy
 
 M = TypeVar("M", bound=BaseModel)
+Url = Annotated[str | None, typer.Option("--url", help="Address of the service", envvar="PACED_URL")]
+Key = Annotated[
+    str | None, typer.Option("--key", help="API key; a local service's first key if left out", envvar="PACED_KEY")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text")]
 GraderOption = Annotated[
     str, typer.Option("--grader", help="exact, numeric, choice, math, code, reasoning_gym, or user:NAME")
 ]

@@ -12,10 +12,8 @@ from rich.table import Table
 
 from paced import wire
 from paced.client import Client
+from paced.options import AsJson, Key, Url
 
-Url = Annotated[str | None, typer.Option("--url", help="Address of the service", envvar="PACED_URL")]
-Key = Annotated[str | None, typer.Option("--key", help="API key", envvar="PACED_KEY")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON array instead of a table")]
 MAX_SHOWN = 80
 
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from paced.client import Client
-from paced.options import GraderOption, PolicyOption, checked, policy_of
+from paced.options import AsJson, GraderOption, Key, PolicyOption, Url, checked, policy_of
 from paced.wire import (
     AnswerToGrade,
     GraderName,
@@ -33,11 +33,8 @@ from . import GRADER_VERSION, Grade, GraderPool
 CHUNK = 256  # answers in the pool at once
 GROUPS = 64  # groups of a regrade that are judged and sent at once
 NOT_JUDGED = (Verdict.TRUNCATED, Verdict.INFRASTRUCTURE)  # there was no whole answer, so there is none now
-Url = Annotated[str | None, typer.Option(envvar="PACED_URL", help="The service")]
-Key = Annotated[str | None, typer.Option(envvar="PACED_KEY", help="An API key with the scopes read, train and rollout")]
 Processes = Annotated[int, typer.Option("--graders", min=1, help="Grading processes")]
 Deadline = Annotated[float, typer.Option("--grading-deadline-s", min=0.1, help="Seconds for one answer")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text")]
 console = Console(stderr=True)
 
 
@@ -79,7 +76,7 @@ def regrade(
 ) -> None:
     """Judge stored answers again, without new rollouts: makes a measurement under this version of the graders.
 
-    Interrupted, the same command goes on with what is missing. `paced disputes` then lists what changed.
+    The key needs the scopes read, train and rollout. Interrupted, the same command goes on with what is missing. `paced disputes` then lists what changed.
     """
     with Client(url, key) as client:
         wanted = _wanted(client, measurement, grader, policy)

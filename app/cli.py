@@ -5,7 +5,7 @@ import dataclasses
 import json
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,7 +13,7 @@ from app.settings import Settings
 
 if TYPE_CHECKING:
     from app.flow.estimates.rebuild import Rebuilt
-    from app.flow.estimates.replay import Replay
+    from app.flow.estimates.replay import Scores
 
 Data = Annotated[Path | None, typer.Option(help="Folder of the SQLite file and the keys", envvar="PACED_DATA")]
 DatabaseUrl = Annotated[
@@ -47,8 +47,7 @@ def serve(
     from app.main import create_app
     from app.telemetry import configure_logs
 
-    given = {"data": data, "database": database, "host": host, "port": port, "log_level": log_level}
-    settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    settings = _settings(data=data, database=database, host=host, port=port, log_level=log_level)
     configure_logs(settings.log_level, as_json=settings.log_json)
     listener = _listen(settings.host, settings.port)
     address = f"http://{settings.host}:{listener.getsockname()[1]}"
@@ -94,7 +93,7 @@ def migrate(data: Data = None, database: DatabaseUrl = None, as_json: AsJson = F
     """Bring the database's schema up to this version; stop every paced process and back it up first."""
     from app.db.migrate import upgrade
 
-    settings = _settings(data, database)
+    settings = _settings(data=data, database=database)
     settings.data.mkdir(parents=True, exist_ok=True)
     upgrade(settings.database_url)
     shown = settings.database_url.render_as_string(hide_password=True)
@@ -108,7 +107,7 @@ def rebuild(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array")] = False,
 ) -> None:
     """Make every estimate again from the observation log, bit for bit. Stop the service first, except with --check."""
-    settings = _settings(data, database)
+    settings = _settings(data=data, database=database)
     _check_schema(settings)
     found = asyncio.run(_rebuild(settings, only_check=check))
     if as_json:
@@ -131,7 +130,7 @@ def replay(
 
     Lower log loss is better. Take the best one for the curriculum: its `estimator` may change on a running one.
     """
-    settings = _settings(data, database)
+    settings = _settings(data=data, database=database)
     _check_schema(settings)
     found = asyncio.run(_replay(settings, measurement))
     if as_json:
@@ -144,31 +143,24 @@ def replay(
     typer.echo(f"{n_groups} groups of problems measured before, {found.n_reports} reports")
 
 
-async def _replay(settings: Settings, measurement: str) -> "Replay":
+async def _replay(settings: Settings, measurement: str) -> "Scores":
     from app.db.engine import Database
     from app.flow.estimates.replay import ReplayStore
     from app.flow.rollouts.measurements import measurement_number
 
-    db = Database(settings.database_url, settings.pool_size)
-    try:
+    async with Database(settings.database_url) as db:
         return await ReplayStore(db).score(measurement_number(measurement))
-    finally:
-        await db.close()
 
 
-def _settings(data: Path | None, database: str | None) -> Settings:
-    given = {"data": data, "database": database}
-    return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+def _settings(**given: Any) -> Settings:
+    return Settings(**{name: value for name, value in given.items() if value is not None})
 
 
 async def _rebuild(settings: Settings, *, only_check: bool) -> "list[Rebuilt]":
     from app.db.engine import Database
     from app.flow.estimates.rebuild import RebuildStore
 
-    db = Database(settings.database_url, settings.pool_size)
-    try:
+    async with Database(settings.database_url) as db:
         store = RebuildStore(db)
         method = store.check if only_check else store.rebuild
         return [await method(measurement_id) for measurement_id in await store.measurement_ids()]
-    finally:
-        await db.close()

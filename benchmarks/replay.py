@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from app.db.engine import Database
-from app.flow.estimates.replay import Replay, ReplayStore
+from app.flow.estimates.replay import ReplayStore, Scores
 from app.flow.rollouts.measurements import measurement_number
 from app.settings import Settings
 from demo.flow import (
@@ -78,9 +78,6 @@ def _train(plan: Plan, every: int) -> tuple[str, int]:
         return world.curriculum.measurement_id, 0 if latest is None else latest.index + 1
 
 
-async def _score(data: Path, measurement_id: str) -> Replay:
-    db = Database(Settings(data=data).database_url)
-    try:
+async def _score(data: Path, measurement_id: str) -> Scores:
+    async with Database(Settings(data=data).database_url) as db:
         return await ReplayStore(db).score(measurement_number(measurement_id))
-    finally:
-        await db.close()

@@ -12,7 +12,7 @@ Url = Annotated[str | None, typer.Option("--url", help="Address of the service",
 Key = Annotated[
     str | None, typer.Option("--key", help="API key; a local service's first key if left out", envvar="PACED_KEY")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text")]
 GraderOption = Annotated[
     str, typer.Option("--grader", help="exact, numeric, choice, math, code, reasoning_gym, or user:NAME")
 ]

@@ -163,11 +163,9 @@ def assert_log_rebuilds_estimates(service: Service) -> None:
     """Every posterior column and ability is what its observations, in order, make of nothing, bit for bit."""
 
     async def check() -> list[Rebuilt]:
-        db = Database(service.settings.database_url)
-        store = RebuildStore(db)
-        found = [await store.check(measurement_id) for measurement_id in await store.measurement_ids()]
-        await db.close()
-        return found
+        async with Database(service.settings.database_url) as db:
+            store = RebuildStore(db)
+            return [await store.check(measurement_id) for measurement_id in await store.measurement_ids()]
 
     (found,) = asyncio.run(check())
     assert found.n_observations > N_PROBLEMS

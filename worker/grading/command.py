@@ -76,7 +76,8 @@ def regrade(
 ) -> None:
     """Judge stored answers again, without new rollouts: makes a measurement under this version of the graders.
 
-    The key needs the scopes read, train and rollout. Interrupted, the same command goes on with what is missing. `paced disputes` then lists what changed.
+    The key needs the scopes read, train and rollout. Interrupted, the same command goes on with what is missing.
+    `paced disputes` then lists what changed.
     """
     with Client(url, key) as client:
         wanted = _wanted(client, measurement, grader, policy)

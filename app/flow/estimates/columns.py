@@ -1,5 +1,6 @@
 """The flat posterior columns, in memory and in the database, and how an observation moves them. Pure."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
@@ -53,6 +54,11 @@ class Columns:
         """Overwrite what is stored of one row."""
         for name in NAMES:
             getattr(self, name)[row] = values[name]
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[dict[str, Any]]) -> Self:
+        """Columns of estimate rows as the database gives them."""
+        return cls.stored({name: np.array([row[name] for row in rows], dtype_of(name)) for name in NAMES})
 
     @classmethod
     def stored(cls, arrays: dict[str, Any]) -> Self:

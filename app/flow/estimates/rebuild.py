@@ -2,7 +2,7 @@
 
 import datetime as dt
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.db.engine import Database
 from app.db.tables import abilities, estimates, measurements, observations
 from app.db.transaction import reads, rows_as_dicts, writes
-from app.flow.estimates.filters import ABILITY_VARIANCE
 from app.flow.estimates.moves import MOVED, NOT_PASSED, fresh_row, moved_row
-from app.flow.estimates.skills import AbilityRows, with_beliefs
+from app.flow.estimates.skills import AbilityRows, fresh_ability, with_beliefs
 from app.flow.estimates.store import UPDATE_ROWS, parameters
 from app.flow.rollouts.groups import Group
 from app.ids import numbered
@@ -50,91 +49,73 @@ class RebuildStore:
     @reads
     async def check(self, conn: AsyncConnection, measurement_id: int) -> Rebuilt:
         """Compare, change nothing."""
-        return (await _compared(conn, measurement_id, _rows_of(measurement_id)))[0]
+        return (await _compared(conn, measurement_id, rows_of(measurement_id)))[0]
 
     @writes
     async def rebuild(self, conn: AsyncConnection, measurement_id: int) -> Rebuilt:
         """Overwrite what differs. A running service would not see it: stop it first."""
-        found, rows, skills = await _compared(conn, measurement_id, _rows_of(measurement_id).with_for_update())
+        found, made = await _compared(conn, measurement_id, rows_of(measurement_id).with_for_update())
         if found.changed:
-            await conn.execute(UPDATE_ROWS, [parameters(rows[problem_id]) for problem_id in found.changed])
+            await conn.execute(UPDATE_ROWS, [parameters(made.rows[problem_id]) for problem_id in found.changed])
         if found.n_abilities_changed:
             await conn.execute(delete(abilities).where(abilities.c.measurement_id == measurement_id))
-            if skills:
-                await conn.execute(insert(abilities), list(skills.values()))
+            if made.skills:
+                await conn.execute(insert(abilities), list(made.skills.values()))
         return found
 
 
-def _rows_of(measurement_id: int) -> Select[Any]:
+def rows_of(measurement_id: int) -> Select[Any]:
+    """The estimate rows of a measurement."""
     return select(estimates).where(estimates.c.measurement_id == measurement_id)
 
 
-@dataclass(frozen=True, slots=True)
-class Replayed:
-    """A report about to be counted: its groups, and the rows and levels of skills as they were before it."""
+class Replay:
+    """The log of one measurement, counted report by report; `rows` and `skills` are what is known so far."""
 
-    groups: list[Group]
-    rows: dict[int, dict[str, Any]]
-    levels: dict[str, float]
+    def __init__(self, conn: AsyncConnection, measurement_id: int, stored: Iterable[dict[str, Any]]) -> None:
+        """`stored` are the estimate rows, of which only what observations do not move is read."""
+        self._conn = conn
+        self._measurement_id = measurement_id
+        self.rows = {row["problem_id"]: fresh_row(row) for row in stored}
+        self.skills: AbilityRows = {}
+
+    async def reports(self) -> AsyncIterator[list[Group]]:
+        """The groups of each report in turn; they are counted when the next one is asked for."""
+        async for report in _reports(self._conn, self._measurement_id):
+            groups = [_group(row) for row in sorted(report, key=lambda row: int(row["problem_id"]))]
+            yield groups
+            self._count(groups, report[0]["created_at"])
+
+    def _count(self, groups: Sequence[Group], now: dt.datetime) -> None:
+        for group in groups:
+            if group.n_counted:
+                skill = self.rows[group.problem_id]["skill"]
+                self.skills.setdefault(skill, fresh_ability(self._measurement_id, skill))
+        moved = [moved_row(self.rows[group.problem_id], group, now) for group in groups]
+        for row in with_beliefs(self.rows, groups, moved, self.skills):
+            self.rows[row["problem_id"]] = row
 
 
-async def replayed(conn: AsyncConnection, measurement_id: int) -> AsyncIterator[Replayed]:
-    """Each report of the log in turn, with what was known just before it."""
-    query = _rows_of(measurement_id)
-    rows = {row["problem_id"]: fresh_row(row) for row in rows_as_dicts(await conn.execute(query))}
-    skills: AbilityRows = {}
-    async for report in _reports(conn, measurement_id):
-        groups = _groups(report)
-        yield Replayed(groups, rows, {skill: row["level"] for skill, row in skills.items()})
-        _count(groups, report[0]["created_at"], rows, skills, measurement_id)
-
-
-async def _compared(
-    conn: AsyncConnection, measurement_id: int, query: Select[Any]
-) -> tuple[Rebuilt, dict[int, dict[str, Any]], AbilityRows]:
+async def _compared(conn: AsyncConnection, measurement_id: int, query: Select[Any]) -> tuple[Rebuilt, Replay]:
     a = abilities.c
     stored = {row["problem_id"]: row for row in rows_as_dicts(await conn.execute(query))}
     known = rows_as_dicts(await conn.execute(select(abilities).where(a.measurement_id == measurement_id)))
-    rows = {problem_id: fresh_row(row) for problem_id, row in stored.items()}
-    skills: AbilityRows = {}
+    made = Replay(conn, measurement_id, stored.values())
     n_observations = 0
-    async for report in _reports(conn, measurement_id):
-        n_observations += len(report)
-        _count(_groups(report), report[0]["created_at"], rows, skills, measurement_id)
+    async for groups in made.reports():
+        n_observations += len(groups)
     found = Rebuilt(
         measurement_id=numbered("mea", measurement_id),
         n_observations=n_observations,
-        n_estimates=len(rows),
-        changed=[i for i, row in rows.items() if any(row[name] != stored[i][name] for name in MOVED)],
-        n_abilities_changed=_n_different(skills, {row["skill"]: row for row in known}),
+        n_estimates=len(stored),
+        changed=[i for i, row in made.rows.items() if any(row[name] != stored[i][name] for name in MOVED)],
+        n_abilities_changed=_n_different(made.skills, {row["skill"]: row for row in known}),
     )
-    return found, rows, skills
+    return found, made
 
 
 def _n_different(made: AbilityRows, stored: AbilityRows) -> int:
     return sum(made.get(skill) != stored.get(skill) for skill in made.keys() | stored.keys())
-
-
-def _count(
-    groups: Sequence[Group],
-    now: dt.datetime,
-    rows: dict[int, dict[str, Any]],
-    skills: AbilityRows,
-    measurement_id: int,
-) -> None:
-    """Move rows and skills in place, as the report did."""
-    for group in groups:
-        if group.n_counted:
-            skill = rows[group.problem_id]["skill"]
-            start = {"level": 0.0, "variance": ABILITY_VARIANCE, "index": 0, "n_groups": 0}
-            skills.setdefault(skill, {"measurement_id": measurement_id, "skill": skill, **start})
-    moved = [moved_row(rows[group.problem_id], group, now) for group in groups]
-    for row in with_beliefs(rows, groups, moved, skills):
-        rows[row["problem_id"]] = row
-
-
-def _groups(report: Sequence[dict[str, Any]]) -> list[Group]:
-    return [_group(row) for row in sorted(report, key=lambda row: int(row["problem_id"]))]
 
 
 async def _reports(conn: AsyncConnection, measurement_id: int) -> AsyncIterator[list[dict[str, Any]]]:

@@ -14,10 +14,11 @@ from scipy.special import betaln, gammaln
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import Database
-from app.db.transaction import reads
-from app.flow.estimates.columns import NAMES, Columns, FloatArray, dtype_of
+from app.db.transaction import reads, rows_as_dicts
+from app.flow.estimates.columns import Columns, FloatArray
 from app.flow.estimates.filters import Beliefs, binomial_mixture
-from app.flow.estimates.rebuild import Replayed, replayed
+from app.flow.estimates.rebuild import Replay, rows_of
+from app.flow.rollouts.groups import Group
 from app.ids import numbered
 
 Forecast = Callable[[Columns, FloatArray, FloatArray], FloatArray]
@@ -40,7 +41,7 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
-class Replay:
+class Scores:
     """Scores over the groups of problems that were measured before."""
 
     measurement_id: str
@@ -55,16 +56,17 @@ class ReplayStore:
         self.db = db
 
     @reads
-    async def score(self, conn: AsyncConnection, measurement_id: int) -> Replay:
+    async def score(self, conn: AsyncConnection, measurement_id: int) -> Scores:
         """Every estimator's score on a measurement."""
+        log = Replay(conn, measurement_id, rows_as_dicts(await conn.execute(rows_of(measurement_id))))
         found: dict[str, list[_Forecasts]] = defaultdict(list)
         n_reports = 0
-        async for step in replayed(conn, measurement_id):
+        async for groups in log.reports():
             n_reports += 1
-            for name, forecast in _forecasts(step).items():
+            for name, forecast in _forecasts(log, groups).items():
                 found[name].append(forecast)
         scores = [_score(name, forecasts) for name, forecasts in found.items()]
-        return Replay(numbered("mea", measurement_id), n_reports, scores)
+        return Scores(numbered("mea", measurement_id), n_reports, scores)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +106,14 @@ def _drift(columns: Columns, k: FloatArray, n: FloatArray) -> tuple[FloatArray, 
 FORECASTS = {"plug_in_newest": _newest, "discounted_beta": _discounted, "drift_filter": _drift}
 
 
-def _forecasts(step: Replayed) -> dict[str, _Forecasts]:
+def _forecasts(log: Replay, groups: list[Group]) -> dict[str, _Forecasts]:
     """Forecasts of a report's groups that are counted, for problems that were counted before."""
-    groups = [group for group in step.groups if group.n_counted and step.rows[group.problem_id]["first_counted"]]
+    groups = [group for group in groups if group.n_counted and log.rows[group.problem_id]["first_counted"]]
     if not groups:
         return {}
-    before = [step.rows[group.problem_id] for group in groups]
-    columns = Columns.stored({name: np.array([row[name] for row in before], dtype_of(name)) for name in NAMES})
-    columns.ability[:] = [step.levels.get(row["skill"], 0.0) for row in before]
+    before = [log.rows[group.problem_id] for group in groups]
+    columns = Columns.of_rows(before)
+    columns.ability[:] = [log.skills[row["skill"]]["level"] for row in before]
     columns.now_index[:] = [group.checkpoint_index for group in groups]
     k = np.array([group.n_passed for group in groups], np.float64)
     n = np.array([group.n_counted for group in groups], np.float64)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.flow.estimates.columns import NAMES, Columns, dtype_of
+from app.flow.estimates.columns import Columns
 from app.flow.estimates.estimators import Beta, PlugIn
 from app.flow.estimates.pools import Pool, Pools
 from app.flow.estimates.store import Change, EstimateStore, verdict_counts
@@ -93,7 +93,7 @@ def is_on_frontier(p: Any) -> Any:
 
 
 def _described(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    columns = Columns.stored({name: np.array([row[name] for row in rows], dtype_of(name)) for name in NAMES})
+    columns = Columns.of_rows(rows)
     rates = SHOWN.pass_rate(columns)
     low, high = SHOWN.interval(columns)
     return [

@@ -1,6 +1,7 @@
 """Abilities of skills in the database, and beliefs that move with them inside a report's transaction."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import numpy as np
@@ -10,25 +11,36 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.tables import abilities
 from app.db.transaction import rows_in
-from app.flow.estimates.columns import NAMES, Columns, dtype_of
+from app.flow.estimates.columns import Columns
 from app.flow.estimates.filters import ABILITY_VARIANCE, Abilities, Beliefs, observe
 from app.flow.rollouts.groups import Group
 
 AbilityRows = dict[str, dict[str, Any]]
 
 
-async def locked_abilities(conn: AsyncConnection, measurement_id: int, skills: Collection[str]) -> AbilityRows:
-    """Rows of these skills, made where there is none, locked in the order of their names."""
-    if not skills:
-        return {}
-    ordered = sorted(skills)
+async def locked_abilities(conn: AsyncConnection, measurement_id: int, skills: AbstractSet[str]) -> AbilityRows:
+    """Rows of these skills, locked in the order of their names, and made where there is none yet."""
+    found = await _locked(conn, measurement_id, skills)
+    missing = sorted(skills - found.keys())
+    if not missing:
+        return found
+    # another report may make the same rows at this moment: whoever comes second finds them
     upsert = sqlite.insert if conn.dialect.name == "sqlite" else postgresql.insert
-    fresh = {"level": 0.0, "variance": ABILITY_VARIANCE, "index": 0, "n_groups": 0}
-    rows = [{"measurement_id": measurement_id, "skill": skill, **fresh} for skill in ordered]
+    rows = [fresh_ability(measurement_id, skill) for skill in missing]
     await conn.execute(upsert(abilities).on_conflict_do_nothing(), rows)
+    return await _locked(conn, measurement_id, skills)
+
+
+async def _locked(conn: AsyncConnection, measurement_id: int, skills: AbstractSet[str]) -> AbilityRows:
     c = abilities.c
     query = select(abilities).where(c.measurement_id == measurement_id).order_by(c.skill).with_for_update()
-    return {row["skill"]: row for row in await rows_in(conn, query, c.skill, ordered)}
+    return {row["skill"]: row for row in await rows_in(conn, query, c.skill, sorted(skills))}
+
+
+def fresh_ability(measurement_id: int, skill: str) -> dict[str, Any]:
+    """The row of a skill of which nothing was seen."""
+    start = {"level": 0.0, "variance": ABILITY_VARIANCE, "index": 0, "n_groups": 0}
+    return {"measurement_id": measurement_id, "skill": skill, **start}
 
 
 async def store_abilities(conn: AsyncConnection, rows: AbilityRows) -> None:
@@ -57,9 +69,8 @@ def with_beliefs(
 def _observed(before: list[dict[str, Any]], wave: list[Group], found: AbilityRows, index: int) -> list[dict[str, Any]]:
     names = sorted({row["skill"] for row in before})
     place = {name: i for i, name in enumerate(names)}
-    columns = Columns.stored({name: np.array([row[name] for row in before], dtype_of(name)) for name in NAMES})
     beliefs, after = observe(
-        Beliefs.of(columns),
+        Beliefs.of(Columns.of_rows(before)),
         Abilities(
             np.array([found[name]["level"] for name in names]),
             np.array([found[name]["variance"] for name in names]),

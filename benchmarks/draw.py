@@ -1,7 +1,7 @@
 """Durable draws over HTTP: a service process on SQLite, a client beside it, pools of measured problems.
 
 Every batch is on disk before it is returned, and comes back with ids, pass rates, weights and probabilities. The client
-draws, reads the JSON, and acknowledges now and then outside the clock, so that open batches stay few. `under writes`: a
+draws, reads the JSON, and acknowledges outside the clock, so that no batch stays open. `under writes`: a
 second client leases and reports meanwhile, as rollout workers do. Times are wall seconds of one draw at the client.
 """
 

@@ -134,7 +134,7 @@ def wait_until_measured(client: Client, children: Children, world: World, progre
     task = progress.add_task(what, total=None)
     while True:
         m = client.measurement(world.curriculum.measurement_id)
-        wanted = m.n_problems - m.n_quarantined - m.n_flagged
+        wanted = m.n_measurable
         progress.update(task, total=wanted, completed=min(m.n_at_latest, wanted))
         if m.n_at_latest >= wanted:
             return
@@ -168,7 +168,7 @@ def _show_measuring(client: Client, world: World, progress: Progress, tasks: dic
         return
     if index not in tasks:
         tasks[index] = progress.add_task(f"measuring checkpoint {index}", total=m.n_problems)
-    progress.update(tasks[index], completed=m.n_at_latest, total=m.n_problems - m.n_quarantined - m.n_flagged)
+    progress.update(tasks[index], completed=m.n_at_latest, total=m.n_measurable)
 
 
 def make_progress() -> Progress:

@@ -40,11 +40,12 @@ from .grading import (
     Grader,
     GradeRequest,
     GraderName,
+    GraderStats,
     Grades,
     GradingPolicy,
+    SlowAnswer,
     Verdict,
 )
-from .grading_stats import GraderStats, SlowAnswer
 from .keys import Key, KeyCreate, KeyCreated, Scope
 from .problems import (
     AnswerConflict,

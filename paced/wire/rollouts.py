@@ -74,6 +74,11 @@ class Measurement(Resource):
     n_due: int
     created_at: datetime
 
+    @property
+    def n_measurable(self) -> int:
+        """Problems that workers can measure now or later: neither flagged nor in quarantine."""
+        return self.n_problems - self.n_quarantined - self.n_flagged
+
 
 class LeaseClaim(Request):
     """Ask for problems to roll out; without `measurement_id`, from any measurement of the student."""

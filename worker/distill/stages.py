@@ -136,7 +136,7 @@ def _wait(
     deadline, is_said = time.monotonic() + patience.wait_s, False
     while True:
         found = client.measurement(measurement_id)
-        n_done, n_wanted = count(found), found.n_problems - found.n_quarantined - found.n_flagged
+        n_done, n_wanted = count(found), found.n_measurable
         if n_done >= n_wanted:
             return found
         state = f"waiting for {what}: {n_done} of {n_wanted}; `paced rollout {found.student}` starts a worker"

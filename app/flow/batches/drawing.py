@@ -11,7 +11,6 @@ from app.flow.curricula.rule import Rule
 from app.flow.curricula.weighting import Weighting, weighting
 from app.flow.estimates.columns import BoolArray, FloatArray, IntArray
 from app.flow.estimates.pools import Pool
-from app.flow.rollouts.groups import holdout_threshold
 from paced.wire import Mode, Shortfall
 
 SAMPLER: Sampler = ExponentialKeys()
@@ -51,16 +50,16 @@ def draw(
     quick = table.draw(in_flight, size, seed, seq, now) if table is not None else None
     if table is not None and quick is not None:
         return _from_table(pool, rule, table, *quick)
-    is_holdout = pool.is_ready & (pool.holdout_keys < holdout_threshold(holdout_share))
+    is_trained = pool.is_trained(holdout_share)
     is_quarantined = pool.is_quarantined(now)
     is_in_flight = np.zeros(len(pool), np.bool_)
     is_in_flight[in_flight[in_flight < len(pool)]] = True  # a draw beside this one may know a longer set
-    made = weighting(rule, pool.columns, pool.is_ready & ~(is_holdout | is_quarantined | is_in_flight))
+    made = weighting(rule, pool.columns, is_trained & ~(is_quarantined | is_in_flight))
     rows = SAMPLER.draw(made.draw_probability, size, generator(seed, seq))
     is_eligible = made.draw_probability > 0.0
     short = None
     if len(rows) < size:
-        asides = _Asides(pool.is_ready, is_holdout, is_quarantined, is_in_flight)
+        asides = _Asides(pool.is_ready, is_trained, is_quarantined, is_in_flight)
         short = _shortfall(size, len(rows), made, asides)
     p = made.pass_rate
     return Draw(
@@ -98,23 +97,22 @@ def _from_table(pool: Pool, rule: Rule, table: WeightTable, rows: IntArray, left
 @dataclass(frozen=True, slots=True)
 class _Asides:
     is_ready: BoolArray
-    is_holdout: BoolArray
+    is_trained: BoolArray
     is_quarantined: BoolArray
     is_in_flight: BoolArray
 
 
 def _shortfall(size: int, n_returned: int, made: Weighting, asides: _Asides) -> Shortfall:
     """Count each problem under the first reason that sets it aside."""
-    is_trained = asides.is_ready & ~asides.is_holdout
-    is_free = is_trained & ~asides.is_quarantined
+    is_free = asides.is_trained & ~asides.is_quarantined
     is_idle = is_free & ~asides.is_in_flight
     return Shortfall(
         n_requested=size,
         n_returned=n_returned,
         n_problems=len(made.weight),
         n_flagged=int((~asides.is_ready).sum()),
-        n_holdout=int(asides.is_holdout.sum()),
-        n_quarantined=int((is_trained & asides.is_quarantined).sum()),
+        n_holdout=int((asides.is_ready & ~asides.is_trained).sum()),
+        n_quarantined=int((asides.is_trained & asides.is_quarantined).sum()),
         n_in_flight=int((is_free & asides.is_in_flight).sum()),
         n_unmeasured=int((is_idle & ~made.is_known).sum()),
         n_zero_weight=int((is_idle & made.is_known & (made.draw_probability <= 0.0)).sum()),

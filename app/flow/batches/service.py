@@ -13,9 +13,8 @@ from app.flow.batches.store import BatchStore, new_batch
 from app.flow.batches.table import HARD_FILTER, LARGE, Tables
 from app.flow.curricula.rule import Rule
 from app.flow.curricula.store import CurriculumStore
-from app.flow.estimates.pools import Pool
 from app.flow.estimates.service import EstimateService
-from app.flow.rollouts.groups import Group, from_outcome, holdout_threshold
+from app.flow.rollouts.groups import Group, from_outcome
 from app.flow.students.store import StudentStore
 from app.http.idempotency import Idempotency
 from paced.wire import (
@@ -68,7 +67,7 @@ class BatchService:
         )
         number = curriculum["measurement_id"]
         table = self._tables.of(number, pool, rule, share) if len(pool) > LARGE else None
-        n_trained = _n_trained(pool, share) if table is None else table.n_candidates
+        n_trained = int(pool.is_trained(share).sum()) if table is None else table.n_candidates
         if request.size > n_trained:
             raise Invalid(
                 f"a batch of {request.size} is larger than the pool: set {curriculum['problem_set']!r} has "
@@ -154,10 +153,6 @@ class BatchService:
         if with_problems:
             problems = await self._store.problems(wire_body.unpacked(row["problem_ids"]).tolist())
         return wire_body.fields(row, now, problems)
-
-
-def _n_trained(pool: Pool, holdout_share: float) -> int:
-    return int((pool.is_ready & (pool.holdout_keys >= holdout_threshold(holdout_share))).sum())
 
 
 def _hard_filter(p: float, n_inside: int) -> float:

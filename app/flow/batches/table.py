@@ -43,7 +43,7 @@ class WeightTable:
         self._rule = rule
         self._estimator = make_estimator(rule.estimator)
         self._peak = peak(rule.kernel)
-        self.is_candidate: BoolArray = pool.is_ready & (pool.holdout_keys >= holdout_threshold(holdout_share))
+        self.is_candidate: BoolArray = pool.is_trained(holdout_share)
         self.n_candidates = int(self.is_candidate.sum())
         self._seen = pool.n_moves
         self._build()
@@ -51,11 +51,11 @@ class WeightTable:
     def follow(self) -> None:
         """Take up the rows that moved since the last call."""
         rows = self._pool.moved_since(self._seen, with_abilities=isinstance(self._estimator, Drift))
+        self._seen = self._pool.n_moves
         if rows is None or self._n_updated + len(rows) > len(self._pool):
             self._build()
         elif len(rows):
             self._update(rows)
-        self._seen = self._pool.n_moves
 
     def draw(
         self, in_flight: IntArray, size: int, seed: int, seq: int, now: dt.datetime
@@ -86,25 +86,22 @@ class WeightTable:
         self.p, self.w, self.power = np.empty(n), np.zeros(n), np.zeros(n)
         self.is_inside = np.zeros(n, np.bool_)
         self._set(slice(None))
-        self._sum()
-        self._seen = self._pool.n_moves
-
-    def _update(self, rows: IntArray) -> None:
-        self.sum_w -= self.w[rows].sum()
-        self.sum_power -= self.power[rows].sum()
-        self.n_open -= int((self.power[rows] > 0.0).sum())
-        self.n_inside -= int(self.is_inside[rows].sum())
-        self._set(rows)
-        self.sum_w += self.w[rows].sum()
-        self.sum_power += self.power[rows].sum()
-        self.n_open += int((self.power[rows] > 0.0).sum())
-        self.n_inside += int(self.is_inside[rows].sum())
-        self._n_updated += len(rows)
-
-    def _sum(self) -> None:
         self.sum_w, self.sum_power = float(self.w.sum()), float(self.power.sum())
         self.n_open, self.n_inside = int((self.power > 0.0).sum()), int(self.is_inside.sum())
         self._n_updated = 0
+
+    def _update(self, rows: IntArray) -> None:
+        self._account(rows, -1)
+        self._set(rows)
+        self._account(rows, 1)
+        self._n_updated += len(rows)
+
+    def _account(self, rows: IntArray, sign: int) -> None:
+        """Take rows out of the sums, or in."""
+        self.sum_w += sign * float(self.w[rows].sum())
+        self.sum_power += sign * float(self.power[rows].sum())
+        self.n_open += sign * int((self.power[rows] > 0.0).sum())
+        self.n_inside += sign * int(self.is_inside[rows].sum())
 
     def _set(self, rows: IntArray | slice) -> None:
         columns = self._pool.columns if isinstance(rows, slice) else self._pool.columns.take(rows)

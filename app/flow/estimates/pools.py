@@ -5,12 +5,14 @@ import datetime as dt
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from app.flow.estimates.columns import BoolArray, Columns, FloatArray, IntArray
 from app.flow.estimates.store import Change, EstimateStore, LoadedRows
+from app.flow.rollouts.groups import holdout_threshold
 
 N_MOVES_KEPT = 4096
 
@@ -57,6 +59,10 @@ class Pool:
         """Number of problems."""
         return len(self.problem_ids)
 
+    def is_trained(self, holdout_share: float) -> BoolArray:
+        """Problems that training may see: ready, and not held out."""
+        return self.is_ready & (self.holdout_keys >= holdout_threshold(holdout_share))
+
     def is_quarantined(self, now: dt.datetime) -> BoolArray:
         """Problems set aside because their rollouts keep failing."""
         return np.asarray(self.quarantined_until > now.timestamp())
@@ -71,7 +77,7 @@ class Pool:
         n_new = self.n_moves - n_moves
         if n_new > len(self._moves):
             return None
-        recent = (self._moves[len(self._moves) - n_new + i] for i in range(n_new))
+        recent = islice(self._moves, len(self._moves) - n_new, None)
         rows = [rows for rows, is_ability in recent if with_abilities or not is_ability]
         return np.unique(np.concatenate(rows)) if rows else _NO_ROWS
 

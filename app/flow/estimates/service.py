@@ -12,7 +12,7 @@ from app.flow.estimates.columns import Columns
 from app.flow.estimates.estimators import Beta, PlugIn
 from app.flow.estimates.pools import Pool, Pools
 from app.flow.estimates.store import Change, EstimateStore, verdict_counts
-from app.flow.rollouts.groups import Group, holdout_threshold
+from app.flow.rollouts.groups import Group
 from paced.wire import Estimate, Frontier, HoldoutPoint, Observation, ProblemEstimate
 
 SHOWN = Beta(0.5, 0.5)  # the posterior shown with estimates; a curriculum may set its own prior
@@ -72,7 +72,7 @@ class EstimateService:
         """Histogram of the newest pass rates of the training problems."""
         measurement = await self._store.measurement(measurement_id)
         pool = await self._pools.get(measurement_id, measurement["n_problems"], measurement["state_version"])
-        is_trained = pool.is_ready & (pool.holdout_keys >= holdout_threshold(measurement["holdout_share"]))
+        is_trained = pool.is_trained(measurement["holdout_share"])
         p = PlugIn(is_first=False).pass_rate(pool.columns)[is_trained]
         known = p[~np.isnan(p)]
         counts, edges = np.histogram(known, bins=N_BINS, range=(0.0, 1.0))

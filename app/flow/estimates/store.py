@@ -16,8 +16,8 @@ from app.errors import Invalid, NotFound
 from app.flow.estimates.columns import NAMES, BoolArray, Columns, IntArray, dtype_of
 from app.flow.estimates.moves import MOVED, NOT_PASSED, moved_row
 from app.flow.estimates.skills import locked_abilities, store_abilities, with_beliefs
-from app.flow.rollouts.groups import Group, holdout_threshold
-from app.flow.rollouts.measurements import measurement_row, sync_rows
+from app.flow.rollouts.groups import Group
+from app.flow.rollouts.measurements import is_held_out, measurement_row, sync_rows
 from app.ids import numbered
 from paced.wire import Observation, ProblemState, Verdict
 
@@ -121,28 +121,26 @@ class EstimateStore:
         self, conn: AsyncConnection, measurement_id: int, after: int, limit: int, is_holdout: bool | None
     ) -> list[dict[str, Any]]:
         """Estimate rows by ordinal, each with `is_holdout`."""
-        measurement = await measurement_row(conn, measurement_id)
+        is_held = is_held_out((await measurement_row(conn, measurement_id))["holdout_share"])
         c = estimates.c
         wanted: list[ColumnElement[bool]] = [c.measurement_id == measurement_id, c.ordinal > after]
-        threshold = holdout_threshold(measurement["holdout_share"])
         if is_holdout is not None:
-            is_held = (c.state == ProblemState.READY) & (c.holdout_key < threshold)
             wanted.append(is_held if is_holdout else ~is_held)
-        query = select(estimates).where(*wanted).order_by(c.ordinal).limit(limit)
-        rows = rows_as_dicts(await conn.execute(query))
-        return [{**row, "is_holdout": _is_holdout(row, threshold)} for row in rows]
+        query = select(estimates, is_held.label("is_holdout")).where(*wanted).order_by(c.ordinal).limit(limit)
+        return rows_as_dicts(await conn.execute(query))
 
     @reads
     async def get(self, conn: AsyncConnection, measurement_id: int, problem_id: int) -> dict[str, Any]:
         """One estimate row with `is_holdout`; NotFound when there is none."""
-        measurement = await measurement_row(conn, measurement_id)
+        is_held = is_held_out((await measurement_row(conn, measurement_id))["holdout_share"])
         c = estimates.c
-        query = select(estimates).where(c.measurement_id == measurement_id, c.problem_id == problem_id)
-        rows = rows_as_dicts(await conn.execute(query))
+        query = select(estimates, is_held.label("is_holdout"))
+        rows = rows_as_dicts(
+            await conn.execute(query.where(c.measurement_id == measurement_id, c.problem_id == problem_id))
+        )
         if not rows:
             raise NotFound(f"measurement {numbered('mea', measurement_id)} has no problem {problem_id}")
-        threshold = holdout_threshold(measurement["holdout_share"])
-        return {**rows[0], "is_holdout": _is_holdout(rows[0], threshold)}
+        return rows[0]
 
     @reads
     async def observations(
@@ -165,15 +163,11 @@ class EstimateStore:
             select(o.checkpoint_index, o.problem_id, func.sum(o.n_passed), func.sum(o.n_counted))
             .join(estimates, (e.measurement_id == o.measurement_id) & (e.problem_id == o.problem_id))
             .where(o.measurement_id == measurement_id, o.n_counted > 0, o.batch_id.is_(None))
-            .where(e.state == ProblemState.READY, e.holdout_key < holdout_threshold(measurement["holdout_share"]))
+            .where(is_held_out(measurement["holdout_share"]))
             .group_by(o.checkpoint_index, o.problem_id)
             .order_by(o.checkpoint_index)
         )
         return [(row[0], row[1], int(row[2]), int(row[3])) for row in await conn.execute(query)]
-
-
-def _is_holdout(row: dict[str, Any], threshold: int) -> bool:
-    return bool(row["state"] == ProblemState.READY and row["holdout_key"] < threshold)
 
 
 def verdict_counts(row: dict[str, Any]) -> dict[str, int]:

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from app.auth.guard import requires
 from app.flow.problems.importing import ImportOptions
-from app.flow.problems.reading.drafts import ReadOptions
+from app.flow.problems.reading.drafts import MIB, ReadOptions
 from app.flow.problems.service import ProblemService
 from app.http.pages import NoQuery, PageQuery, page
 from app.settings import Settings
@@ -24,7 +24,6 @@ from paced.wire import (
 )
 
 router = APIRouter(prefix="/v1/problem-sets", tags=["1 problems"])
-MIB = 1 << 20
 
 
 class ProblemQuery(PageQuery):

@@ -14,14 +14,13 @@ from app.clock import Clock
 from app.errors import Conflict, Invalid
 from app.flow.problems.importing import Importing, ImportOptions
 from app.flow.problems.intake import Place
-from app.flow.problems.reading.drafts import UnreadableFile
+from app.flow.problems.reading.drafts import MIB, UnreadableFile
 from app.flow.problems.reading.readers import read_problems
 from app.flow.problems.store import ProblemStore
 from app.ids import new_id
 from paced.wire import ImportReport, Problem, ProblemSet, ProblemSetCreate
 
 log = structlog.get_logger()
-MIB = 1 << 20
 MAX_UPLOAD_S = 24 * 3600
 _UNLOGGED = {"refusals", "conflicts", "overlaps", "near_twins", "preview"}
 

@@ -171,6 +171,11 @@ def is_due(latest_index: int, now: dt.datetime) -> ColumnElement[bool]:
     )
 
 
+def is_held_out(holdout_share: float) -> ColumnElement[bool]:
+    """Estimate rows of the hold-out: ready, and by their key below the share."""
+    return and_(estimates.c.state == ProblemState.READY, estimates.c.holdout_key < holdout_threshold(holdout_share))
+
+
 async def _check_parts(conn: AsyncConnection, body: MeasurementCreate) -> None:
     for table, column, value, what in (
         (students, students.c.name, body.student, "student"),
@@ -195,7 +200,7 @@ async def _progress(conn: AsyncConnection, row: dict[str, Any], now: dt.datetime
     latest = NEVER if checkpoint is None else checkpoint.index
     c = estimates.c
     is_ready = c.state == ProblemState.READY
-    is_holdout = is_ready & (c.holdout_key < holdout_threshold(row["holdout_share"]))
+    is_holdout = is_held_out(row["holdout_share"])
     at_latest = and_(c.checkpoint_index == latest, c.checkpoint_index > NEVER)
 
     def n_where(condition: ColumnElement[bool]) -> Any:

@@ -31,7 +31,6 @@ from app.flow.estimates.service import EstimateService
 from app.flow.estimates.store import EstimateStore
 from app.flow.problems.api import router as problems_router
 from app.flow.problems.decisions import DecisionStore
-from app.flow.problems.decisions import router as decisions_router
 from app.flow.problems.service import ProblemService
 from app.flow.problems.store import ProblemStore
 from app.flow.rollouts.api import router as rollouts_router
@@ -60,7 +59,6 @@ from paced.wire import Scope
 log = structlog.get_logger()
 ROUTERS = (
     problems_router,
-    decisions_router,
     students_router,
     rollouts_router,
     review_router,
@@ -127,8 +125,7 @@ def wire_up(app: FastAPI, db: Database, settings: Settings, clock: Clock) -> Non
     student_store, curriculum_store = StudentStore(db), CurriculumStore(db)
     estimate_store = EstimateStore(db)
     state.estimates = EstimateService(estimate_store, Pools(estimate_store))
-    state.problems = ProblemService(ProblemStore(db), clock, settings.data / "spool")
-    state.decisions = DecisionStore(db, clock)
+    state.problems = ProblemService(ProblemStore(db), DecisionStore(db), clock, settings.data / "spool")
     state.students = StudentService(student_store, clock)
     leases = LeaseStore(db, state.estimates)
     state.rollouts = RolloutService(

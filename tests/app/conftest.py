@@ -48,6 +48,12 @@ def shared_client(shared_service: Service) -> Iterator[Client]:
 
 
 @pytest.fixture
+def lite_client(lite_service: Service) -> Iterator[Client]:
+    with lite_service.client() as made:
+        yield made
+
+
+@pytest.fixture
 def make_world(shared_service: Service, shared_client: Client, shared_clock: TestClock, tmp_path: Path) -> MakeWorld:
     def make(n: int = 40, **curriculum: object) -> World:
         made = build(shared_client, tmp_path, n, suffix=f"-{next(SUFFIXES)}", **curriculum)

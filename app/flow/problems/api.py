@@ -13,10 +13,12 @@ from app.http.pages import NoQuery, PageQuery, page
 from app.settings import Settings
 from paced.wire import (
     NO_NUL,
+    Decision,
     ImportReport,
     NearTwins,
     Page,
     Problem,
+    ProblemDecision,
     ProblemSet,
     ProblemSetCreate,
     ProblemState,
@@ -134,3 +136,24 @@ async def get_problem(
 ) -> Problem:
     """One problem by its place in the set."""
     return await _problems(request).problem(name, ordinal)
+
+
+@router.patch("/{name}/problems/{ordinal}", operation_id="decide_problem", dependencies=[requires(Scope.IMPORT)])
+async def decide(
+    request: Request,
+    name: str,
+    ordinal: Annotated[int, Path(ge=0, lt=2**31)],
+    body: ProblemDecision,
+    _query: Annotated[NoQuery, Query()],
+) -> Problem:
+    """Serve, set aside or leave out a problem; leases and draws follow from the next one on."""
+    return await _problems(request).decide(name, ordinal, body)
+
+
+@router.get("/{name}/decisions", operation_id="list_decisions", dependencies=[requires(Scope.READ)])
+async def list_decisions(
+    request: Request, response: Response, name: str, query: Annotated[PageQuery, Query()]
+) -> Page[Decision]:
+    """Who decided what about the problems of a set, oldest first."""
+    items = await _problems(request).decisions(name, query.after(int), query.limit + 1)
+    return page(request, response, items, query.limit, "decision_id")

@@ -1,36 +1,29 @@
-"""What people decide about a problem: serve it, perhaps with a corrected answer, set it aside, or leave it out."""
+"""Decisions in the database: a problem is served, perhaps with a corrected answer, set aside, or left out."""
 
 import datetime as dt
-from typing import Annotated, Any, cast
+from typing import Any
 
-import structlog
-from fastapi import APIRouter, Path, Query, Request, Response
 from sqlalchemy import exists, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.auth.guard import requires
-from app.clock import Clock
 from app.db.engine import Database
 from app.db.tables import decisions, observations, problem_sets, problems
 from app.db.transaction import reads, rows_as_dicts, writes
 from app.errors import Conflict, Invalid, NotFound
 from app.flow.problems.store import problem_from_row
-from app.http.pages import NoQuery, PageQuery, page
-from paced.wire import Decision, Flag, Page, Problem, ProblemDecision, ProblemState, Scope
-
-log = structlog.get_logger()
-router = APIRouter(prefix="/v1/problem-sets/{name}", tags=["1 problems"])
+from paced.wire import Decision, Flag, Problem, ProblemDecision, ProblemState
 
 
 class DecisionStore:
     """Every statement on decisions."""
 
-    def __init__(self, db: Database, clock: Clock) -> None:
+    def __init__(self, db: Database) -> None:
         self.db = db
-        self._clock = clock
 
     @writes
-    async def decide(self, conn: AsyncConnection, name: str, ordinal: int, body: ProblemDecision) -> Problem:
+    async def decide(
+        self, conn: AsyncConnection, name: str, ordinal: int, body: ProblemDecision, now: dt.datetime
+    ) -> Problem:
         """Change a problem's state, and its answer if none was judged against it; keep who did what.
 
         The set's state version grows, by which measurements and draws follow.
@@ -54,11 +47,11 @@ class DecisionStore:
         n_more = int(is_undecided) - int(row["state"] == ProblemState.FLAGGED)
         totals = {"n_flagged": s.n_flagged + n_more, "state_version": values["state_version"]}
         await conn.execute(update(problem_sets).where(s.name == name).values(**totals))
-        await conn.execute(insert(decisions).values(**_record(dict(row), body, answer, self._clock())))
+        await conn.execute(insert(decisions).values(**_record(dict(row), body, answer, now)))
         return problem_from_row({**row, "flag_detail": row["flag_detail"], **values})
 
     @reads
-    async def page(self, conn: AsyncConnection, name: str, after: int, limit: int) -> list[dict[str, Any]]:
+    async def page(self, conn: AsyncConnection, name: str, after: int, limit: int) -> list[Decision]:
         """Decisions on a set's problems, oldest first, each with its ordinal."""
         query = (
             select(decisions, problems.c.ordinal)
@@ -67,7 +60,7 @@ class DecisionStore:
             .order_by(decisions.c.decision_id)
             .limit(limit)
         )
-        return rows_as_dicts(await conn.execute(query))
+        return [Decision.model_validate(row) for row in rows_as_dicts(await conn.execute(query))]
 
 
 async def _check(conn: AsyncConnection, row: dict[str, Any], body: ProblemDecision, answer: str) -> None:
@@ -97,31 +90,3 @@ def _record(row: dict[str, Any], body: ProblemDecision, answer: str, now: dt.dat
         "decided_by": body.decided_by,
         "created_at": now,
     }
-
-
-def _decisions(request: Request) -> DecisionStore:
-    return cast("DecisionStore", request.app.state.decisions)
-
-
-@router.patch("/problems/{ordinal}", operation_id="decide_problem", dependencies=[requires(Scope.IMPORT)])
-async def decide(
-    request: Request,
-    name: str,
-    ordinal: Annotated[int, Path(ge=0, lt=2**31)],
-    body: ProblemDecision,
-    _query: Annotated[NoQuery, Query()],
-) -> Problem:
-    """Serve, set aside or leave out a problem; leases and draws follow from the next one on."""
-    problem = await _decisions(request).decide(name, ordinal, body)
-    log.info("decided", problem_set=name, ordinal=ordinal, state=body.state.value, by=body.decided_by)
-    return problem
-
-
-@router.get("/decisions", operation_id="list_decisions", dependencies=[requires(Scope.READ)])
-async def listed(
-    request: Request, response: Response, name: str, query: Annotated[PageQuery, Query()]
-) -> Page[Decision]:
-    """Who decided what about the problems of a set, oldest first."""
-    after = query.after(int)
-    items = await _decisions(request).page(name, -1 if after is None else after, query.limit + 1)
-    return page(request, response, [Decision.model_validate(item) for item in items], query.limit, "decision_id")

@@ -12,13 +12,14 @@ import structlog
 
 from app.clock import Clock
 from app.errors import Conflict, Invalid
+from app.flow.problems.decisions import DecisionStore
 from app.flow.problems.importing import Importing, ImportOptions
 from app.flow.problems.intake import Place
 from app.flow.problems.reading.drafts import MIB, UnreadableFile
 from app.flow.problems.reading.readers import read_problems
 from app.flow.problems.store import ProblemStore
 from app.ids import new_id
-from paced.wire import ImportReport, Problem, ProblemSet, ProblemSetCreate
+from paced.wire import Decision, ImportReport, Problem, ProblemDecision, ProblemSet, ProblemSetCreate
 
 log = structlog.get_logger()
 MAX_UPLOAD_S = 24 * 3600
@@ -28,8 +29,9 @@ _UNLOGGED = {"refusals", "conflicts", "overlaps", "near_twins", "preview"}
 class ProblemService:
     """Stage 1 of the flow."""
 
-    def __init__(self, store: ProblemStore, clock: Clock, spool: Path) -> None:
+    def __init__(self, store: ProblemStore, decisions: DecisionStore, clock: Clock, spool: Path) -> None:
         self._store = store
+        self._decisions = decisions
         self._clock = clock
         self._spool = spool
 
@@ -60,6 +62,16 @@ class ProblemService:
     async def problem(self, name: str, ordinal: int) -> Problem:
         """One problem."""
         return await self._store.get(name, ordinal)
+
+    async def decide(self, name: str, ordinal: int, body: ProblemDecision) -> Problem:
+        """Serve, set aside or leave out a problem; leases and draws follow from the next one on."""
+        problem = await self._decisions.decide(name, ordinal, body, self._clock())
+        log.info("decided", problem_set=name, ordinal=ordinal, state=body.state.value, by=body.decided_by)
+        return problem
+
+    async def decisions(self, name: str, after: int | None, limit: int) -> list[Decision]:
+        """Who decided what about the problems of a set, oldest first."""
+        return await self._decisions.page(name, -1 if after is None else after, limit)
 
     async def import_file(
         self, name: str, file_name: str, options: ImportOptions, body: AsyncIterator[bytes]

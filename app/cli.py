@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app.errors import AppError
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -132,13 +133,17 @@ def replay(
     """
     settings = _settings(data=data, database=database)
     _check_schema(settings)
-    found = asyncio.run(_replay(settings, measurement))
+    try:
+        found = asyncio.run(_replay(settings, measurement))
+    except AppError as error:
+        typer.echo(f"error: {error.detail}", err=True)
+        raise typer.Exit(1) from error
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(found)))
         return
     for score in sorted(found.scores, key=lambda score: score.log_loss):
-        error = f"{score.log_loss:.4f} ± {score.log_loss_se:.4f}"
-        typer.echo(f"{score.estimator:<16} log loss {error} a group, squared error of p {score.squared_error:.4f}")
+        loss = f"{score.log_loss:.4f} ± {score.log_loss_se:.4f}"
+        typer.echo(f"{score.estimator:<16} log loss {loss} a group, squared error of p {score.squared_error:.4f}")
     n_groups = found.scores[0].n_groups if found.scores else 0
     typer.echo(f"{n_groups} groups of problems measured before, {found.n_reports} reports")
 

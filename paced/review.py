@@ -9,6 +9,7 @@ import typer
 from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from paced import wire
 from paced.client import Client
@@ -79,11 +80,13 @@ def _show(items: Iterable[BaseModel], columns: tuple[str, ...], as_json: bool) -
         return
     table = Table(*columns, box=None)
     for row in rows:
-        table.add_row(*(_short(row[column]) for column in columns))
+        table.add_row(*(Text(_short(row[column])) for column in columns))  # a prompt may hold [/b]: no markup
     Console().print(table)
     typer.echo(f"{len(rows)} in all")
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, list):  # a chat: what it asks last
+        value = value[-1]["content"]
     text = " ".join(str("" if value is None else value).split())
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"

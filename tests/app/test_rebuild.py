@@ -121,3 +121,12 @@ def test_forecasts_are_distributions(n: int) -> None:
         log_p, p = forecast(columns, k, of)
         assert np.exp(log_p).sum() == pytest.approx(1.0)
         assert (np.exp(log_p) @ k) / n == pytest.approx(p[0], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("mea_9", "there is no measurement 'mea_9'"), ("x", "not an id of the form")]
+)
+def test_a_replay_of_nothing_says_so(data: Path, name: str, said: str) -> None:
+    found = CliRunner().invoke(build_cli(), ["replay", name, "--data", str(data)])
+    assert found.exit_code == 1
+    assert said in found.stderr

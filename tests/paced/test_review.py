@@ -14,7 +14,10 @@ from tests.service import ADMIN_KEY, Service, serve
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A set with one problem whose answer is missing."""
-    rows = [{"prompt": "Compute 1 + 1.", "answer": "2"}, {"prompt": "Compute 1 + 2.", "answer": ""}]
+    rows = [
+        {"prompt": "Compute 1 + 1.", "answer": "2"},
+        {"messages": [{"role": "user", "content": "Compute [/b] 1 + 2."}], "answer": ""},
+    ]
     folder = tmp_path_factory.mktemp("review")
     file = folder / "p.jsonl"
     file.write_text("\n".join(json.dumps(row) for row in rows))
@@ -32,6 +35,7 @@ def test_a_flagged_problem_is_listed_and_served_once_it_has_an_answer(service: S
     (found,) = json.loads(run(service, "flagged", "p", "--json").stdout)
     assert (found["ordinal"], found["flag"], found["state"]) == (1, "no_answer", "flagged")
     assert "no_answer" in run(service, "flagged", "p").stdout
+    assert "Compute [/b] 1 + 2." in " ".join(run(service, "flagged", "p").stdout.split())
     refused = run(service, "decide", "p", "1", "--state", "ready")
     assert refused.exit_code == 1
     assert "has no answer" in str(refused.exception)

@@ -19,6 +19,7 @@ from app.flow.estimates.columns import Columns, FloatArray
 from app.flow.estimates.filters import Beliefs, binomial_mixture
 from app.flow.estimates.rebuild import Replay, rows_of
 from app.flow.rollouts.groups import Group
+from app.flow.rollouts.measurements import measurement_row
 from app.ids import numbered
 
 Forecast = Callable[[Columns, FloatArray, FloatArray], FloatArray]
@@ -57,7 +58,8 @@ class ReplayStore:
 
     @reads
     async def score(self, conn: AsyncConnection, measurement_id: int) -> Scores:
-        """Every estimator's score on a measurement."""
+        """Every estimator's score on a measurement; NotFound when there is none."""
+        await measurement_row(conn, measurement_id)
         log = Replay(conn, measurement_id, rows_as_dicts(await conn.execute(rows_of(measurement_id))))
         found: dict[str, list[_Forecasts]] = defaultdict(list)
         n_reports = 0

@@ -128,10 +128,8 @@ def wire_up(app: FastAPI, db: Database, settings: Settings, clock: Clock) -> Non
     state.problems = ProblemService(ProblemStore(db), DecisionStore(db), clock, settings.data / "spool")
     state.students = StudentService(student_store, clock)
     leases = LeaseStore(db, state.estimates)
-    state.rollouts = RolloutService(
-        MeasurementStore(db), leases, student_store, state.estimates, clock, settings.idle_retry_s
-    )
-    state.review = ReviewService(RegradingStore(db, state.estimates), DisputeStore(db), state.estimates, clock)
+    state.rollouts = RolloutService(MeasurementStore(db), leases, student_store, clock, settings.idle_retry_s)
+    state.review = ReviewService(RegradingStore(db, state.estimates), DisputeStore(db), clock)
     state.curricula = CurriculumService(curriculum_store, state.rollouts, clock)
     batches = BatchStore(db, state.estimates)
     state.batches = BatchService(batches, curriculum_store, state.estimates, student_store, clock)
@@ -155,8 +153,7 @@ def _add_health(app: FastAPI, watch: telemetry.Telemetry) -> None:
     async def readyz(request: Request) -> dict[str, str]:
         """The database answers and has the right schema."""
         db: Database = request.app.state.db
-        async with db.reading() as conn:
-            await conn.exec_driver_sql("SELECT 1")
+        await db.read(lambda conn: conn.exec_driver_sql("SELECT 1"))
         return {
             "status": "ready",
             "version": __version__,

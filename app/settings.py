@@ -30,9 +30,9 @@ class Settings(BaseSettings):
 
     @property
     def database_url(self) -> URL:
-        """The database as SQLAlchemy names it, with the async driver."""
+        """The database as SQLAlchemy names it, with the driver."""
         if self.database is None:
-            return URL.create("sqlite+aiosqlite", database=str(self.data / "paced.sqlite3"))
+            return URL.create("sqlite", database=str(self.data / "paced.sqlite3"))
         url = make_url(self.database)
-        driver = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
+        driver = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
         return url.set(drivername=driver.get(url.drivername, url.drivername))

@@ -1,7 +1,6 @@
 """Keys in the database."""
 
-from sqlalchemy import insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, insert, select, update
 
 from app.db.engine import Database
 from app.db.tables import keys
@@ -16,28 +15,28 @@ class KeyStore:
         self.db = db
 
     @writes
-    async def add(self, conn: AsyncConnection, key: Key, secret_hash: str) -> None:
+    def add(self, conn: Connection, key: Key, secret_hash: str) -> None:
         """Store a key; one that is there already stays as it is."""
-        known = (await conn.execute(select(keys.c.key_id).where(keys.c.key_id == key.key_id))).first()
+        known = conn.execute(select(keys.c.key_id).where(keys.c.key_id == key.key_id)).first()
         if known is None:
             row = {**key.model_dump(exclude={"scopes"}), "scopes": [scope.value for scope in key.scopes]}
-            await conn.execute(insert(keys).values(**row, secret_hash=secret_hash, is_revoked=False))
+            conn.execute(insert(keys).values(**row, secret_hash=secret_hash, is_revoked=False))
 
     @reads
-    async def all(self, conn: AsyncConnection) -> list[Key]:
+    def all(self, conn: Connection) -> list[Key]:
         """Keys in use, oldest first."""
         query = select(keys).where(~keys.c.is_revoked).order_by(keys.c.created_at, keys.c.key_id)
-        return [Key.model_validate(row) for row in rows_as_dicts(await conn.execute(query))]
+        return [Key.model_validate(row) for row in rows_as_dicts(conn.execute(query))]
 
     @reads
-    async def secret_of(self, conn: AsyncConnection, key_id: str) -> tuple[str, list[Scope]] | None:
+    def secret_of(self, conn: Connection, key_id: str) -> tuple[str, list[Scope]] | None:
         """Hash and scopes of a key in use."""
         query = select(keys).where(keys.c.key_id == key_id, ~keys.c.is_revoked)
-        row = (await conn.execute(query)).mappings().first()
+        row = conn.execute(query).mappings().first()
         return None if row is None else (row["secret_hash"], [Scope(s) for s in row["scopes"]])
 
     @writes
-    async def revoke(self, conn: AsyncConnection, key_id: str) -> bool:
+    def revoke(self, conn: Connection, key_id: str) -> bool:
         """Make a key useless; False when there is none."""
         statement = update(keys).where(keys.c.key_id == key_id, ~keys.c.is_revoked).values(is_revoked=True)
-        return bool((await conn.execute(statement)).rowcount)
+        return bool(conn.execute(statement).rowcount)

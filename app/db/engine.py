@@ -1,43 +1,44 @@
-"""The database: one class for SQLite (one writer, many readers) and PostgreSQL."""
+"""The database: one class for SQLite (one writer, many readers) and PostgreSQL.
+
+A transaction is a plain function of a sync connection. On SQLite it runs whole on a thread, one hop a transaction; on
+PostgreSQL it runs on the event loop, which is free while the server answers.
+"""
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Any, Self, TypeVar
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, Protocol, Self, TypeVar
 
-from sqlalchemy import URL, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DataError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.errors import Busy, Invalid
 
 T = TypeVar("T")
+Work = Callable[[Connection], T]
 MAX_TRIES = 8
 # serialization, deadlock, lock not available; and a unique key that a twin took between our look and our insert:
 # the next try finds the twin
 RETRIED_SQLSTATES = frozenset({"40001", "40P01", "55P03", "23505"})
 AWAY_CLASSES = frozenset({"08", "3D", "53", "57"})  # connection lost, no such database, out of resources, shut down
+_AFTER_COMMIT = "paced.after_commit"
 
 
 class Database:
-    """Hands out transactions. `url` names the async driver; call `close` when done.
+    """Runs transactions. Call `close` when done.
 
-    SQLite has one writing connection that begins IMMEDIATE, so writers queue in the process and never
+    SQLite has one writing thread whose transactions begin IMMEDIATE, so writers queue in the process and never
     meet "database is locked"; readers see the last committed state (WAL). A commit is on disk
     (synchronous=FULL) before a write returns.
     """
 
     def __init__(self, url: URL, pool_size: int = 8) -> None:
         self.is_sqlite = url.get_backend_name() == "sqlite"
-        if self.is_sqlite:
-            self._writer = _sqlite_engine(url, "BEGIN IMMEDIATE", pool_size=1)
-            self._reader = _sqlite_engine(url, "BEGIN", pool_size=pool_size)
-        else:
-            self._writer = self._reader = create_async_engine(
-                url, pool_size=pool_size, max_overflow=pool_size, pool_pre_ping=True, pool_timeout=30
-            )
+        self._backend: _Backend = _Sqlite(url, pool_size) if self.is_sqlite else _Postgres(url, pool_size)
 
     async def __aenter__(self) -> Self:
         """Close at the end of the block."""
@@ -49,33 +50,98 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._writer.dispose()
-        await self._reader.dispose()
+        await self._backend.close()
 
-    @asynccontextmanager
-    async def reading(self) -> AsyncIterator[AsyncConnection]:
-        """A read-only transaction."""
-        async with _connection(self._reader) as conn:
-            yield conn
+    async def read(self, work: Work[T]) -> T:
+        """Run `work` in a read transaction."""
+        with _translating():
+            return await self._backend.read(work)
 
-    async def transact(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    async def transact(self, work: Work[T]) -> T:
         """Run `work` in one write transaction, again if the database asks for it; `work` must be repeatable."""
-        for attempt in range(1, MAX_TRIES + 1):
-            try:
-                async with _connection(self._writer) as conn, conn.begin():
-                    return await work(conn)
-            except DBAPIError as error:
-                if attempt == MAX_TRIES or not _is_passing(error):
-                    raise
-                await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 - jitter, not a secret
+        with _translating():
+            for attempt in range(1, MAX_TRIES + 1):
+                try:
+                    return await self._backend.write(work)
+                except DBAPIError as error:
+                    if attempt == MAX_TRIES or not _is_passing(error):
+                        raise
+                    await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 - jitter, not a secret
         raise AssertionError("the loop returns or raises")
 
 
-@asynccontextmanager
-async def _connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+def after_commit(conn: Connection, done: Callable[[], None]) -> None:
+    """Call `done` once the transaction is committed, in the order of commits; not at all if it is rolled back."""
+    conn.info.setdefault(_AFTER_COMMIT, []).append(done)
+
+
+def _committed(conn: Connection, work: Work[T]) -> T:
+    conn.info.pop(_AFTER_COMMIT, None)  # of a try that was rolled back
+    with conn.begin():
+        found = work(conn)
+    for done in conn.info.pop(_AFTER_COMMIT, ()):
+        done()
+    return found
+
+
+class _Backend(Protocol):
+    async def read(self, work: Work[T]) -> T: ...
+
+    async def write(self, work: Work[T]) -> T: ...
+
+    async def close(self) -> None: ...
+
+
+class _Sqlite:
+    def __init__(self, url: URL, pool_size: int) -> None:
+        self._writer = _sqlite_engine(url, "BEGIN IMMEDIATE", pool_size=1)
+        self._reader = _sqlite_engine(url, "BEGIN", pool_size=pool_size)
+        self._writing = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self._reading = ThreadPoolExecutor(pool_size, thread_name_prefix="reader")
+
+    async def read(self, work: Work[T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._reading, self._read, work)
+
+    async def write(self, work: Work[T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._writing, self._write, work)
+
+    async def close(self) -> None:
+        for threads in (self._writing, self._reading):
+            await asyncio.to_thread(threads.shutdown)
+        self._writer.dispose()
+        self._reader.dispose()
+
+    def _read(self, work: Work[T]) -> T:
+        with self._reader.connect() as conn:
+            return work(conn)
+
+    def _write(self, work: Work[T]) -> T:
+        with self._writer.connect() as conn:
+            return _committed(conn, work)
+
+
+class _Postgres:
+    def __init__(self, url: URL, pool_size: int) -> None:
+        self._engine = create_async_engine(
+            url, pool_size=pool_size, max_overflow=pool_size, pool_pre_ping=True, pool_timeout=30
+        )
+
+    async def read(self, work: Work[T]) -> T:
+        async with self._engine.connect() as conn:
+            return await conn.run_sync(work)
+
+    async def write(self, work: Work[T]) -> T:
+        async with self._engine.connect() as conn:
+            return await conn.run_sync(_committed, work)
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+
+@contextmanager
+def _translating() -> Iterator[None]:
     try:
-        async with engine.connect() as conn:
-            yield conn
+        yield
     except PoolTimeout as error:
         raise Busy("all database connections are in use; try again", retry_after_s=1.0) from error
     except (DataError, OverflowError) as error:
@@ -100,10 +166,10 @@ def _is_away(error: DBAPIError) -> bool:
     return error.connection_invalidated or is_refused
 
 
-def _sqlite_engine(url: URL, begin: str, pool_size: int) -> AsyncEngine:
-    engine = create_async_engine(url, pool_size=pool_size, max_overflow=0, pool_timeout=60)
+def _sqlite_engine(url: URL, begin: str, pool_size: int) -> Engine:
+    engine = create_engine(url, pool_size=pool_size, max_overflow=0, pool_timeout=60)
 
-    @event.listens_for(engine.sync_engine, "connect")
+    @event.listens_for(engine, "connect")
     def _on_connect(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # we say BEGIN ourselves
         cursor = connection.cursor()
@@ -117,7 +183,7 @@ def _sqlite_engine(url: URL, begin: str, pool_size: int) -> AsyncEngine:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
-    @event.listens_for(engine.sync_engine, "begin")
+    @event.listens_for(engine, "begin")
     def _on_begin(conn: Any) -> None:
         conn.exec_driver_sql(begin)
 

@@ -4,8 +4,6 @@ from pathlib import Path
 
 from sqlalchemy import URL, create_engine, pool
 
-from app.db.migrate import sync_url
-
 MARK = "-- name: "
 MAX_SHOWN = 10
 
@@ -19,7 +17,7 @@ def queries() -> dict[str, str]:
 
 def broken(url: URL) -> dict[str, list[tuple[object, ...]]]:
     """The invariants that do not hold, each with the first rows that break it; empty when all is well."""
-    engine = create_engine(sync_url(url), poolclass=pool.NullPool)
+    engine = create_engine(url, poolclass=pool.NullPool)
     with engine.connect() as conn:
         found = {name: conn.exec_driver_sql(query).fetchmany(MAX_SHOWN) for name, query in queries().items()}
     return {name: [tuple(row) for row in rows] for name, rows in found.items() if rows}

@@ -24,13 +24,8 @@ def config(url: URL) -> Config:
     """Alembic's configuration for a database."""
     made = Config()
     made.set_main_option("script_location", str(SCRIPTS))
-    made.attributes["url"] = sync_url(url)
+    made.attributes["url"] = url
     return made
-
-
-def sync_url(url: URL) -> URL:
-    """The same database for sync use: psycopg does both, aiosqlite does not."""
-    return url.set(drivername=url.drivername.replace("+aiosqlite", ""))
 
 
 def upgrade(url: URL, revision: str = "head") -> None:

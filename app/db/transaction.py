@@ -4,8 +4,7 @@ import functools
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from sqlalchemy import ColumnElement, Select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import ColumnElement, Connection, Select
 
 from app.db.engine import Database
 
@@ -21,17 +20,16 @@ class HasDatabase(Protocol):
 
 
 S = TypeVar("S", bound=HasDatabase)
-Method = Callable[Concatenate[S, AsyncConnection, P], Coroutine[Any, Any, R]]
+Method = Callable[Concatenate[S, Connection, P], R]
 Bound = Callable[Concatenate[S, P], Coroutine[Any, Any, R]]
 
 
 def reads(method: Method[S, P, R]) -> Bound[S, P, R]:
-    """Call the method with a connection in a read transaction."""
+    """Call the method with a connection in a read transaction; a coroutine for the caller."""
 
     @functools.wraps(method)
     async def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        async with self.db.reading() as conn:
-            return await method(self, conn, *args, **kwargs)
+        return await self.db.read(lambda conn: method(self, conn, *args, **kwargs))
 
     return call
 
@@ -41,22 +39,19 @@ def writes(method: Method[S, P, R]) -> Bound[S, P, R]:
 
     @functools.wraps(method)
     async def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        async def work(conn: AsyncConnection) -> R:
-            return await method(self, conn, *args, **kwargs)
-
-        return await self.db.transact(work)
+        return await self.db.transact(lambda conn: method(self, conn, *args, **kwargs))
 
     return call
 
 
-async def rows_in(
-    conn: AsyncConnection, query: Select[Any], column: ColumnElement[Any], values: Sequence[Any]
+def rows_in(
+    conn: Connection, query: Select[Any], column: ColumnElement[Any], values: Sequence[Any]
 ) -> list[dict[str, Any]]:
     """Rows whose column is among values, however many: asked for in chunks, each in the query's order."""
     found = []
     for start in range(0, len(values), MAX_VALUES):
         chunk = values[start : start + MAX_VALUES]
-        found += rows_as_dicts(await conn.execute(query.where(column.in_(chunk))))
+        found += rows_as_dicts(conn.execute(query.where(column.in_(chunk))))
     return found
 
 

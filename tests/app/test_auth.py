@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import create_engine, pool, text
 
 from app.auth.service import private_text
-from app.db.migrate import sync_url
 from paced import Client, wire
 from paced.errors import NotAllowed, NotFound
 from tests.app.problem_details import assert_problem
@@ -142,7 +141,7 @@ def test_a_revoked_key_is_refused_at_once(lite_service: Service, admin: Client) 
 def test_secrets_are_stored_hashed_only(database: str | None, tmp_path: Path) -> None:
     with serve(tmp_path / "data", database) as service, service.client() as client:
         made = client.create_key(wire.KeyCreate(name="one", scopes=[wire.Scope.READ]))
-        engine = create_engine(sync_url(service.settings.database_url), poolclass=pool.NullPool)
+        engine = create_engine(service.settings.database_url, poolclass=pool.NullPool)
         with engine.connect() as conn:
             rows = [dict(row) for row in conn.execute(text("SELECT * FROM keys")).mappings()]
     stored = json.dumps(rows, default=str)

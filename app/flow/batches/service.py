@@ -109,9 +109,7 @@ class BatchService:
         groups: list[Group] = [
             from_outcome(outcome, batch_id, is_truncated_fail=profile.is_truncated_fail) for outcome in ack.outcomes
         ]
-        is_replay, change = await self._store.acknowledge(batch_id, curriculum["measurement_id"], groups, self._clock())
-        if change is not None:
-            self._estimates.committed(change)
+        is_replay = await self._store.acknowledge(batch_id, curriculum["measurement_id"], groups, self._clock())
         n_outcomes = 0 if is_replay else len(groups)
         return BatchReceipt(
             batch_id=batch_id, state=BatchState.ACKNOWLEDGED, n_outcomes=n_outcomes, is_replay=is_replay

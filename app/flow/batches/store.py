@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 import orjson
-from sqlalchemy import func, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, func, insert, select, update
 
 from app.db.engine import Database
 from app.db.tables import batches, curricula, problems, runs
@@ -41,14 +40,14 @@ class BatchStore:
         self._observer = observer
 
     @reads
-    async def of_key(self, conn: AsyncConnection, curriculum_id: str, identity: Idempotency) -> dict[str, Any] | None:
+    def of_key(self, conn: Connection, curriculum_id: str, identity: Idempotency) -> dict[str, Any] | None:
         """The batch that an Idempotency-Key stands for."""
-        return await _of_key(conn, curriculum_id, identity)
+        return _of_key(conn, curriculum_id, identity)
 
     @writes
-    async def draw(
+    def draw(
         self,
-        conn: AsyncConnection,
+        conn: Connection,
         values: dict[str, Any],
         identity: Idempotency,
         stage_at: Callable[[int], Stage],
@@ -61,33 +60,33 @@ class BatchStore:
         """
         curriculum_id, now = values["curriculum_id"], values["created_at"]
         lock = select(curricula.c.curriculum_id).where(curricula.c.curriculum_id == curriculum_id)
-        await conn.execute(lock.with_for_update())
-        known = await _of_key(conn, curriculum_id, identity)
+        conn.execute(lock.with_for_update())
+        known = _of_key(conn, curriculum_id, identity)
         if known is not None:
             return known
-        await _expire(conn, curriculum_id, now)
-        seq = await _count(conn, batches.c.curriculum_id == curriculum_id)
+        _expire(conn, curriculum_id, now)
+        seq = _count(conn, batches.c.curriculum_id == curriculum_id)
         step = seq
         if values["run_id"] is not None:
-            await _check_run(conn, values["run_id"], curriculum_id)
-            step = await _count(conn, batches.c.run_id == values["run_id"])
+            _check_run(conn, values["run_id"], curriculum_id)
+            step = _count(conn, batches.c.run_id == values["run_id"])
         stage = stage_at(step)
-        drawn = compose(seq, await _in_flight(conn, curriculum_id))
+        drawn = compose(seq, _in_flight(conn, curriculum_id))
         _check_not_empty(drawn)
         row = {**values, "seq": seq, "step": step, "stage": stage, **_draw_columns(drawn)}
         identified = {"idempotency_key": identity.key, "request_hash": identity.request_hash}
-        await conn.execute(insert(batches).values(**row, **identified, state=BatchState.OPEN))
+        conn.execute(insert(batches).values(**row, **identified, state=BatchState.OPEN))
         return {**row, **identified, "state": BatchState.OPEN, "acknowledged_at": None}
 
     @reads
-    async def get(self, conn: AsyncConnection, batch_id: str) -> dict[str, Any]:
+    def get(self, conn: Connection, batch_id: str) -> dict[str, Any]:
         """One batch; NotFound when there is none."""
-        return await _row(conn, batch_id)
+        return _row(conn, batch_id)
 
     @reads
-    async def page(
+    def page(
         self,
-        conn: AsyncConnection,
+        conn: Connection,
         curriculum_id: str,
         run_id: str | None,
         state: BatchState | None,
@@ -101,32 +100,32 @@ class BatchStore:
             query = query.where(c.run_id == run_id)
         if state is not None:
             query = query.where(c.state == state)
-        return rows_as_dicts(await conn.execute(query))
+        return rows_as_dicts(conn.execute(query))
 
     @reads
-    async def problems(self, conn: AsyncConnection, problem_ids: list[int]) -> list[dict[str, Any]]:
+    def problems(self, conn: Connection, problem_ids: list[int]) -> list[dict[str, Any]]:
         """Texts of problems, in the order asked for."""
         c = problems.c
         names = ("problem_id", "prompt", "answer", "grader", "solution", "tags")
         query = select(*(c[name] for name in names))
-        by_id = {row["problem_id"]: row for row in await rows_in(conn, query, c.problem_id, problem_ids)}
+        by_id = {row["problem_id"]: row for row in rows_in(conn, query, c.problem_id, problem_ids)}
         found = [by_id[problem_id] for problem_id in problem_ids]
         return [{**row, "prompt": orjson.loads(row["prompt"])} for row in found]
 
     @writes
-    async def acknowledge(
+    def acknowledge(
         self,
-        conn: AsyncConnection,
+        conn: Connection,
         batch_id: str,
         measurement_id: int,
         groups: Sequence[Group],
         now: dt.datetime,
-    ) -> tuple[bool, Any]:
-        """Close a batch and count its outcomes; returns whether it was closed before, and the change."""
-        row = await _row(conn, batch_id, lock=True)
+    ) -> bool:
+        """Close a batch and count its outcomes; returns whether it was closed before."""
+        row = _row(conn, batch_id, lock=True)
         state = effective_state(row, now)
         if state == BatchState.ACKNOWLEDGED:
-            return True, None
+            return True
         if state == BatchState.EXPIRED:
             raise Conflict(
                 f"batch {batch_id} expired at {row['expires_at']:%Y-%m-%d %H:%M:%S} UTC and its problems went back; "
@@ -136,12 +135,11 @@ class BatchStore:
         strangers = {group.problem_id for group in groups} - set(unpacked(row["problem_ids"]).tolist())
         if strangers:
             raise Invalid(f"problems {sorted(strangers)[:10]} are not in batch {batch_id}", code="not_in_batch")
-        change = None
         if groups:
-            _, change = await self._observer.write(conn, measurement_id, groups, now)
+            self._observer.write(conn, measurement_id, groups, now)
         done = {"state": BatchState.ACKNOWLEDGED, "acknowledged_at": now}
-        await conn.execute(update(batches).where(batches.c.batch_id == batch_id).values(**done))
-        return False, change
+        conn.execute(update(batches).where(batches.c.batch_id == batch_id).values(**done))
+        return False
 
 
 def new_batch(
@@ -161,45 +159,45 @@ def new_batch(
     }
 
 
-async def _row(conn: AsyncConnection, batch_id: str, *, lock: bool = False) -> dict[str, Any]:
+def _row(conn: Connection, batch_id: str, *, lock: bool = False) -> dict[str, Any]:
     query = select(batches).where(batches.c.batch_id == batch_id)
-    row = (await conn.execute(query.with_for_update() if lock else query)).mappings().first()
+    row = conn.execute(query.with_for_update() if lock else query).mappings().first()
     if row is None:
         raise NotFound(f"there is no batch {batch_id!r}")
     return dict(row)
 
 
-async def _of_key(conn: AsyncConnection, curriculum_id: str, identity: Idempotency) -> dict[str, Any] | None:
+def _of_key(conn: Connection, curriculum_id: str, identity: Idempotency) -> dict[str, Any] | None:
     if identity.key is None:
         return None
     c = batches.c
     query = select(batches).where(c.curriculum_id == curriculum_id, c.idempotency_key == identity.key)
-    row = (await conn.execute(query)).mappings().first()
+    row = conn.execute(query).mappings().first()
     if row is None:
         return None
     identity.check(row["request_hash"])
     return dict(row)
 
 
-async def _expire(conn: AsyncConnection, curriculum_id: str, now: dt.datetime) -> None:
+def _expire(conn: Connection, curriculum_id: str, now: dt.datetime) -> None:
     c = batches.c
     late = (c.curriculum_id == curriculum_id) & (c.state == BatchState.OPEN) & (c.expires_at <= now)
-    await conn.execute(update(batches).where(late).values(state=BatchState.EXPIRED))
+    conn.execute(update(batches).where(late).values(state=BatchState.EXPIRED))
 
 
-async def _count(conn: AsyncConnection, condition: Any) -> int:
-    return int((await conn.execute(select(func.count()).select_from(batches).where(condition))).scalar_one())
+def _count(conn: Connection, condition: Any) -> int:
+    return int((conn.execute(select(func.count()).select_from(batches).where(condition))).scalar_one())
 
 
-async def _in_flight(conn: AsyncConnection, curriculum_id: str) -> IntArray:
+def _in_flight(conn: Connection, curriculum_id: str) -> IntArray:
     c = batches.c
     query = select(c.ordinals).where(c.curriculum_id == curriculum_id, c.state == BatchState.OPEN)
-    blobs = [unpacked(row.ordinals) for row in await conn.execute(query)]
+    blobs = [unpacked(row.ordinals) for row in conn.execute(query)]
     return np.concatenate(blobs) if blobs else np.empty(0, np.int64)
 
 
-async def _check_run(conn: AsyncConnection, run_id: str, curriculum_id: str) -> None:
-    row = (await conn.execute(select(runs.c.curriculum_id).where(runs.c.run_id == run_id))).first()
+def _check_run(conn: Connection, run_id: str, curriculum_id: str) -> None:
+    row = conn.execute(select(runs.c.curriculum_id).where(runs.c.run_id == run_id)).first()
     if row is None:
         raise NotFound(f"there is no run {run_id!r}; POST /v1/runs makes one")
     if row.curriculum_id != curriculum_id:

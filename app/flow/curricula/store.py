@@ -3,8 +3,7 @@
 import datetime as dt
 from typing import Any
 
-from sqlalchemy import Select, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, Select, insert, select, update
 
 from app.db.engine import Database
 from app.db.tables import curricula, curriculum_versions, measurements, problem_sets
@@ -21,47 +20,45 @@ class CurriculumStore:
         self.db = db
 
     @writes
-    async def create(self, conn: AsyncConnection, values: dict[str, Any], rule: Rule) -> dict[str, Any]:
+    def create(self, conn: Connection, values: dict[str, Any], rule: Rule) -> dict[str, Any]:
         """Store a curriculum as version 1, or return the one of that name."""
-        known = (await conn.execute(_query().where(curricula.c.name == values["name"]))).mappings().first()
+        known = conn.execute(_query().where(curricula.c.name == values["name"])).mappings().first()
         if known is not None:
             return dict(known)
-        await conn.execute(insert(curricula).values(**values, version=1))
-        await _add_version(conn, values["curriculum_id"], 1, rule, values["created_at"])
-        return await _row(conn, values["curriculum_id"])
+        conn.execute(insert(curricula).values(**values, version=1))
+        _add_version(conn, values["curriculum_id"], 1, rule, values["created_at"])
+        return _row(conn, values["curriculum_id"])
 
     @writes
-    async def change(
-        self, conn: AsyncConnection, curriculum_id: str, body: CurriculumUpdate, now: dt.datetime
-    ) -> dict[str, Any]:
+    def change(self, conn: Connection, curriculum_id: str, body: CurriculumUpdate, now: dt.datetime) -> dict[str, Any]:
         """Store the next version."""
         c = curricula.c
-        await conn.execute(select(c.curriculum_id).where(c.curriculum_id == curriculum_id).with_for_update())
-        row = await _row(conn, curriculum_id)
+        conn.execute(select(c.curriculum_id).where(c.curriculum_id == curriculum_id).with_for_update())
+        row = _row(conn, curriculum_id)
         old = Rule.model_validate(row["rule"])
         new = old.changed(body)
         if new == old:
             return row
         version = row["version"] + 1
-        await _add_version(conn, curriculum_id, version, new, now)
-        await conn.execute(update(curricula).where(c.curriculum_id == curriculum_id).values(version=version))
-        return await _row(conn, curriculum_id)
+        _add_version(conn, curriculum_id, version, new, now)
+        conn.execute(update(curricula).where(c.curriculum_id == curriculum_id).values(version=version))
+        return _row(conn, curriculum_id)
 
     @reads
-    async def get(self, conn: AsyncConnection, curriculum_id: str) -> dict[str, Any]:
+    def get(self, conn: Connection, curriculum_id: str) -> dict[str, Any]:
         """One curriculum in its newest version; NotFound when there is none."""
-        return await _row(conn, curriculum_id)
+        return _row(conn, curriculum_id)
 
     @reads
-    async def rule_at(self, conn: AsyncConnection, curriculum_id: str, version: int) -> Rule:
+    def rule_at(self, conn: Connection, curriculum_id: str, version: int) -> Rule:
         """The rule of one version."""
         v = curriculum_versions.c
         query = select(v.rule).where(v.curriculum_id == curriculum_id, v.version == version)
-        return Rule.model_validate((await conn.execute(query)).scalar_one())
+        return Rule.model_validate(conn.execute(query).scalar_one())
 
     @reads
-    async def page(
-        self, conn: AsyncConnection, student: str | None, name: str | None, after: str | None, limit: int
+    def page(
+        self, conn: Connection, student: str | None, name: str | None, after: str | None, limit: int
     ) -> list[dict[str, Any]]:
         """Curricula by name."""
         query = _query().order_by(curricula.c.name).limit(limit)
@@ -71,7 +68,7 @@ class CurriculumStore:
             query = query.where(curricula.c.name == name)
         if after is not None:
             query = query.where(curricula.c.name > after)
-        return rows_as_dicts(await conn.execute(query))
+        return rows_as_dicts(conn.execute(query))
 
 
 def _query() -> Select[Any]:
@@ -94,13 +91,13 @@ def _query() -> Select[Any]:
     )
 
 
-async def _row(conn: AsyncConnection, curriculum_id: str) -> dict[str, Any]:
-    row = (await conn.execute(_query().where(curricula.c.curriculum_id == curriculum_id))).mappings().first()
+def _row(conn: Connection, curriculum_id: str) -> dict[str, Any]:
+    row = conn.execute(_query().where(curricula.c.curriculum_id == curriculum_id)).mappings().first()
     if row is None:
         raise NotFound(f"there is no curriculum {curriculum_id!r}; GET /v1/curricula lists them")
     return dict(row)
 
 
-async def _add_version(conn: AsyncConnection, curriculum_id: str, version: int, rule: Rule, now: dt.datetime) -> None:
+def _add_version(conn: Connection, curriculum_id: str, version: int, rule: Rule, now: dt.datetime) -> None:
     values = {"curriculum_id": curriculum_id, "version": version, "rule": rule.model_dump(mode="json")}
-    await conn.execute(insert(curriculum_versions).values(**values, created_at=now))
+    conn.execute(insert(curriculum_versions).values(**values, created_at=now))

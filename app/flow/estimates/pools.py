@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime as dt
+import threading
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -125,6 +126,7 @@ class Pools:
         self._pools: dict[int, Pool] = {}
         self._locks: dict[int, asyncio.Lock] = {}
         self._pending: dict[int, list[Change]] = {}
+        self._moving = threading.Lock()  # a pool is put in place on the event loop
 
     async def get(self, measurement_id: int, n_problems: int, state_version: int) -> Pool:
         """The pool of a measurement whose set holds `n_problems`.
@@ -144,19 +146,21 @@ class Pools:
         self._pending[measurement_id] = pending
         try:
             pool = Pool.of(await self._store.load(measurement_id, 0))
+            with self._moving:
+                for change in pending:
+                    pool.apply(change)
+                self._pools[measurement_id] = pool
         finally:
             del self._pending[measurement_id]
-        for change in pending:
-            pool.apply(change)
-        self._pools[measurement_id] = pool
         return pool
 
     def committed(self, change: Change) -> None:
-        """Take up a committed change."""
-        if change.measurement_id in self._pending:
-            self._pending[change.measurement_id].append(change)
-        if change.measurement_id in self._pools:
-            self._pools[change.measurement_id].apply(change)
+        """Take up a committed change, on the thread that committed it: the one that draws."""
+        with self._moving:
+            if change.measurement_id in self._pending:
+                self._pending[change.measurement_id].append(change)
+            if change.measurement_id in self._pools:
+                self._pools[change.measurement_id].apply(change)
 
 
 _NO_ROWS = np.empty(0, np.int64)

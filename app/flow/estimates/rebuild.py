@@ -2,12 +2,11 @@
 
 import datetime as dt
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, delete, insert, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, Select, delete, insert, select
 
 from app.db.engine import Database
 from app.db.tables import abilities, estimates, measurements, observations
@@ -41,26 +40,26 @@ class RebuildStore:
         self.db = db
 
     @reads
-    async def measurement_ids(self, conn: AsyncConnection) -> list[int]:
+    def measurement_ids(self, conn: Connection) -> list[int]:
         """Every measurement, oldest first."""
         c = measurements.c.measurement_id
-        return [row.measurement_id for row in await conn.execute(select(c).order_by(c))]
+        return [row.measurement_id for row in conn.execute(select(c).order_by(c))]
 
     @reads
-    async def check(self, conn: AsyncConnection, measurement_id: int) -> Rebuilt:
+    def check(self, conn: Connection, measurement_id: int) -> Rebuilt:
         """Compare, change nothing."""
-        return (await _compared(conn, measurement_id, rows_of(measurement_id)))[0]
+        return (_compared(conn, measurement_id, rows_of(measurement_id)))[0]
 
     @writes
-    async def rebuild(self, conn: AsyncConnection, measurement_id: int) -> Rebuilt:
+    def rebuild(self, conn: Connection, measurement_id: int) -> Rebuilt:
         """Overwrite what differs. A running service would not see it: stop it first."""
-        found, made = await _compared(conn, measurement_id, rows_of(measurement_id).with_for_update())
+        found, made = _compared(conn, measurement_id, rows_of(measurement_id).with_for_update())
         if found.changed:
-            await conn.execute(UPDATE_ROWS, [parameters(made.rows[problem_id]) for problem_id in found.changed])
+            conn.execute(UPDATE_ROWS, [parameters(made.rows[problem_id]) for problem_id in found.changed])
         if found.n_abilities_changed:
-            await conn.execute(delete(abilities).where(abilities.c.measurement_id == measurement_id))
+            conn.execute(delete(abilities).where(abilities.c.measurement_id == measurement_id))
             if made.skills:
-                await conn.execute(insert(abilities), list(made.skills.values()))
+                conn.execute(insert(abilities), list(made.skills.values()))
         return found
 
 
@@ -72,16 +71,16 @@ def rows_of(measurement_id: int) -> Select[Any]:
 class Replay:
     """The log of one measurement, counted report by report; `rows` and `skills` are what is known so far."""
 
-    def __init__(self, conn: AsyncConnection, measurement_id: int, stored: Iterable[dict[str, Any]]) -> None:
+    def __init__(self, conn: Connection, measurement_id: int, stored: Iterable[dict[str, Any]]) -> None:
         """`stored` are the estimate rows, of which only what observations do not move is read."""
         self._conn = conn
         self._measurement_id = measurement_id
         self.rows = {row["problem_id"]: fresh_row(row) for row in stored}
         self.skills: AbilityRows = {}
 
-    async def reports(self) -> AsyncIterator[list[Group]]:
+    def reports(self) -> Iterator[list[Group]]:
         """The groups of each report in turn; they are counted when the next one is asked for."""
-        async for report in _reports(self._conn, self._measurement_id):
+        for report in _reports(self._conn, self._measurement_id):
             groups = [_group(row) for row in sorted(report, key=lambda row: int(row["problem_id"]))]
             yield groups
             self._count(groups, report[0]["created_at"])
@@ -96,13 +95,13 @@ class Replay:
             self.rows[row["problem_id"]] = row
 
 
-async def _compared(conn: AsyncConnection, measurement_id: int, query: Select[Any]) -> tuple[Rebuilt, Replay]:
+def _compared(conn: Connection, measurement_id: int, query: Select[Any]) -> tuple[Rebuilt, Replay]:
     a = abilities.c
-    stored = {row["problem_id"]: row for row in rows_as_dicts(await conn.execute(query))}
-    known = rows_as_dicts(await conn.execute(select(abilities).where(a.measurement_id == measurement_id)))
+    stored = {row["problem_id"]: row for row in rows_as_dicts(conn.execute(query))}
+    known = rows_as_dicts(conn.execute(select(abilities).where(a.measurement_id == measurement_id)))
     made = Replay(conn, measurement_id, stored.values())
     n_observations = 0
-    async for groups in made.reports():
+    for groups in made.reports():
         n_observations += len(groups)
     found = Rebuilt(
         measurement_id=numbered("mea", measurement_id),
@@ -118,14 +117,14 @@ def _n_different(made: AbilityRows, stored: AbilityRows) -> int:
     return sum(made.get(skill) != stored.get(skill) for skill in made.keys() | stored.keys())
 
 
-async def _reports(conn: AsyncConnection, measurement_id: int) -> AsyncIterator[list[dict[str, Any]]]:
+def _reports(conn: Connection, measurement_id: int) -> Iterator[list[dict[str, Any]]]:
     """Observations as they were written: by report, in the order of each report's first id.
 
     Ids of reports that were written at once interleave. A report is one origin at one time, and names no problem
     twice (a regrade at one time may: each turn of a problem is a report of its own).
     """
     open_reports: dict[Any, dict[int, dict[str, Any]]] = {}
-    async for row in _log(conn, measurement_id):
+    for row in _log(conn, measurement_id):
         while open_reports and _is_over(next(iter(open_reports.values())), row):
             yield list(open_reports.pop(next(iter(open_reports))).values())
         origin = (row["created_at"], row["lease_id"], row["batch_id"], row["regraded_from"] is not None)
@@ -142,7 +141,7 @@ def _is_over(report: dict[int, dict[str, Any]], row: dict[str, Any]) -> bool:
     return bool(row["observation_id"] - newest["observation_id"] > MAX_GAP)
 
 
-async def _log(conn: AsyncConnection, measurement_id: int) -> AsyncIterator[dict[str, Any]]:
+def _log(conn: Connection, measurement_id: int) -> Iterator[dict[str, Any]]:
     c, last = observations.c, -1
     while True:
         query = (
@@ -151,9 +150,8 @@ async def _log(conn: AsyncConnection, measurement_id: int) -> AsyncIterator[dict
             .order_by(c.observation_id)
             .limit(N_READ)
         )
-        rows = rows_as_dicts(await conn.execute(query))
-        for row in rows:
-            yield row
+        rows = rows_as_dicts(conn.execute(query))
+        yield from rows
         if len(rows) < N_READ:
             return
         last = rows[-1]["observation_id"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from scipy.special import betaln, gammaln
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection
 
 from app.db.engine import Database
 from app.db.transaction import reads, rows_as_dicts
@@ -57,13 +57,13 @@ class ReplayStore:
         self.db = db
 
     @reads
-    async def score(self, conn: AsyncConnection, measurement_id: int) -> Scores:
+    def score(self, conn: Connection, measurement_id: int) -> Scores:
         """Every estimator's score on a measurement; NotFound when there is none."""
-        await measurement_row(conn, measurement_id)
-        log = Replay(conn, measurement_id, rows_as_dicts(await conn.execute(rows_of(measurement_id))))
+        measurement_row(conn, measurement_id)
+        log = Replay(conn, measurement_id, rows_as_dicts(conn.execute(rows_of(measurement_id))))
         found: dict[str, list[_Forecasts]] = defaultdict(list)
         n_reports = 0
-        async for groups in log.reports():
+        for groups in log.reports():
             n_reports += 1
             for name, forecast in _forecasts(log, groups).items():
                 found[name].append(forecast)

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection
 
+from app.db.engine import after_commit
 from app.flow.estimates.columns import Columns
 from app.flow.estimates.estimators import Beta, PlugIn
 from app.flow.estimates.pools import Pool, Pools
-from app.flow.estimates.store import Change, EstimateStore, verdict_counts
+from app.flow.estimates.store import EstimateStore, verdict_counts
 from app.flow.rollouts.groups import Group
 from paced.wire import Estimate, Frontier, HoldoutPoint, Observation, ProblemEstimate
 
@@ -27,15 +28,11 @@ class EstimateService:
         self._store = store
         self._pools = pools
 
-    async def write(
-        self, conn: AsyncConnection, measurement_id: int, groups: Sequence[Group], now: dt.datetime
-    ) -> tuple[dict[int, int], Change]:
-        """Count groups in the caller's transaction."""
-        return await self._store.write(conn, measurement_id, groups, now)
-
-    def committed(self, change: Change) -> None:
-        """Make a committed change visible to draws."""
-        self._pools.committed(change)
+    def write(self, conn: Connection, measurement_id: int, groups: Sequence[Group], now: dt.datetime) -> dict[int, int]:
+        """Count groups in the caller's transaction; draws see them once it is committed."""
+        ids, change = self._store.write(conn, measurement_id, groups, now)
+        after_commit(conn, lambda: self._pools.committed(change))
+        return ids
 
     async def pool(self, measurement_id: int, n_problems: int, state_version: int) -> Pool:
         """The arrays to draw from, at least as new as a set's size and state version."""

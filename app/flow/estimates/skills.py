@@ -5,9 +5,8 @@ from collections.abc import Set as AbstractSet
 from typing import Any
 
 import numpy as np
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import Connection, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.tables import abilities
 from app.db.transaction import rows_in
@@ -18,23 +17,23 @@ from app.flow.rollouts.groups import Group
 AbilityRows = dict[str, dict[str, Any]]
 
 
-async def locked_abilities(conn: AsyncConnection, measurement_id: int, skills: AbstractSet[str]) -> AbilityRows:
+def locked_abilities(conn: Connection, measurement_id: int, skills: AbstractSet[str]) -> AbilityRows:
     """Rows of these skills, locked in the order of their names, and made where there is none yet."""
-    found = await _locked(conn, measurement_id, skills)
+    found = _locked(conn, measurement_id, skills)
     missing = sorted(skills - found.keys())
     if not missing:
         return found
     # another report may make the same rows at this moment: whoever comes second finds them
     upsert = sqlite.insert if conn.dialect.name == "sqlite" else postgresql.insert
     rows = [fresh_ability(measurement_id, skill) for skill in missing]
-    await conn.execute(upsert(abilities).on_conflict_do_nothing(), rows)
-    return await _locked(conn, measurement_id, skills)
+    conn.execute(upsert(abilities).on_conflict_do_nothing(), rows)
+    return _locked(conn, measurement_id, skills)
 
 
-async def _locked(conn: AsyncConnection, measurement_id: int, skills: AbstractSet[str]) -> AbilityRows:
+def _locked(conn: Connection, measurement_id: int, skills: AbstractSet[str]) -> AbilityRows:
     c = abilities.c
     query = select(abilities).where(c.measurement_id == measurement_id).order_by(c.skill).with_for_update()
-    return {row["skill"]: row for row in await rows_in(conn, query, c.skill, sorted(skills))}
+    return {row["skill"]: row for row in rows_in(conn, query, c.skill, sorted(skills))}
 
 
 def fresh_ability(measurement_id: int, skill: str) -> dict[str, Any]:
@@ -43,10 +42,10 @@ def fresh_ability(measurement_id: int, skill: str) -> dict[str, Any]:
     return {"measurement_id": measurement_id, "skill": skill, **start}
 
 
-async def store_abilities(conn: AsyncConnection, rows: AbilityRows) -> None:
+def store_abilities(conn: Connection, rows: AbilityRows) -> None:
     """Overwrite rows that were locked before."""
     if rows:
-        await conn.execute(_UPDATE, [{f"new_{name}": value for name, value in row.items()} for row in rows.values()])
+        conn.execute(_UPDATE, [{f"new_{name}": value for name, value in row.items()} for row in rows.values()])
 
 
 def with_beliefs(

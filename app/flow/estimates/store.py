@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sqlalchemy import ColumnElement, bindparam, func, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, select, update
 
 from app.db.engine import Database
 from app.db.tables import abilities, estimates, observations
@@ -54,8 +53,8 @@ class EstimateStore:
     def __init__(self, db: Database) -> None:
         self.db = db
 
-    async def write(
-        self, conn: AsyncConnection, measurement_id: int, groups: Sequence[Group], now: dt.datetime
+    def write(
+        self, conn: Connection, measurement_id: int, groups: Sequence[Group], now: dt.datetime
     ) -> tuple[dict[int, int], Change]:
         """Count groups in the caller's transaction; returns observation ids by problem id, and the change.
 
@@ -63,26 +62,26 @@ class EstimateStore:
         cannot deadlock, and the log's order is the order in which estimates moved.
         """
         ordered = sorted(groups, key=lambda group: group.problem_id)
-        rows = await _locked_rows(conn, measurement_id, [group.problem_id for group in ordered])
+        rows = _locked_rows(conn, measurement_id, [group.problem_id for group in ordered])
         skills = {rows[group.problem_id]["skill"] for group in ordered if group.n_counted}
-        found = await locked_abilities(conn, measurement_id, skills)
+        found = locked_abilities(conn, measurement_id, skills)
         added = insert(observations).returning(observations.c.observation_id, sort_by_parameter_order=True)
         values = [_observation_row(measurement_id, group, now) for group in ordered]
-        ids = [row.observation_id for row in await conn.execute(added, values)]
+        ids = [row.observation_id for row in conn.execute(added, values)]
         counted = [moved_row(rows[group.problem_id], group, now) for group in ordered]
         moved = with_beliefs(rows, ordered, counted, found)
-        await conn.execute(UPDATE_ROWS, [parameters(row) for row in moved])
-        await store_abilities(conn, found)
+        conn.execute(UPDATE_ROWS, [parameters(row) for row in moved])
+        store_abilities(conn, found)
         by_problem = {group.problem_id: observation_id for group, observation_id in zip(ordered, ids, strict=True)}
         return by_problem, Change(measurement_id, moved, list(found.values()), max(ids))
 
     @writes
-    async def grow(self, conn: AsyncConnection, measurement_id: int) -> None:
+    def grow(self, conn: Connection, measurement_id: int) -> None:
         """Make rows for problems imported since."""
-        await sync_rows(conn, measurement_id)
+        sync_rows(conn, measurement_id)
 
     @reads
-    async def load(self, conn: AsyncConnection, measurement_id: int, from_ordinal: int) -> LoadedRows:
+    def load(self, conn: Connection, measurement_id: int, from_ordinal: int) -> LoadedRows:
         """Rows of a measurement from an ordinal on."""
         c = estimates.c
         names = ("problem_id", "holdout_key", "n_groups", *NAMES)
@@ -92,11 +91,11 @@ class EstimateStore:
             .order_by(c.ordinal)
         )
         # read before the rows, so that it never stands for an observation that they lack
-        watermark = await _watermark(conn, measurement_id)
-        state_version = (await measurement_row(conn, measurement_id))["state_version"]
+        watermark = _watermark(conn, measurement_id)
+        state_version = measurement_row(conn, measurement_id)["state_version"]
         abilities_of = select(abilities).where(abilities.c.measurement_id == measurement_id)
-        known = rows_as_dicts(await conn.execute(abilities_of))
-        rows = (await conn.execute(query)).all()
+        known = rows_as_dicts(conn.execute(abilities_of))
+        rows = conn.execute(query).all()
         arrays = {name: np.array([row[i] for row in rows], dtype_of(name)) for i, name in enumerate(names)}
         return LoadedRows(
             problem_ids=arrays["problem_id"],
@@ -112,53 +111,51 @@ class EstimateStore:
         )
 
     @reads
-    async def measurement(self, conn: AsyncConnection, measurement_id: int) -> dict[str, Any]:
+    def measurement(self, conn: Connection, measurement_id: int) -> dict[str, Any]:
         """The measurement's row."""
-        return await measurement_row(conn, measurement_id)
+        return measurement_row(conn, measurement_id)
 
     @reads
-    async def page(
-        self, conn: AsyncConnection, measurement_id: int, after: int, limit: int, is_holdout: bool | None
+    def page(
+        self, conn: Connection, measurement_id: int, after: int, limit: int, is_holdout: bool | None
     ) -> list[dict[str, Any]]:
         """Estimate rows by ordinal, each with `is_holdout`."""
-        is_held = is_held_out((await measurement_row(conn, measurement_id))["holdout_share"])
+        is_held = is_held_out(measurement_row(conn, measurement_id)["holdout_share"])
         c = estimates.c
         wanted: list[ColumnElement[bool]] = [c.measurement_id == measurement_id, c.ordinal > after]
         if is_holdout is not None:
             wanted.append(is_held if is_holdout else ~is_held)
         query = select(estimates, is_held.label("is_holdout")).where(*wanted).order_by(c.ordinal).limit(limit)
-        return rows_as_dicts(await conn.execute(query))
+        return rows_as_dicts(conn.execute(query))
 
     @reads
-    async def get(self, conn: AsyncConnection, measurement_id: int, problem_id: int) -> dict[str, Any]:
+    def get(self, conn: Connection, measurement_id: int, problem_id: int) -> dict[str, Any]:
         """One estimate row with `is_holdout`; NotFound when there is none."""
-        is_held = is_held_out((await measurement_row(conn, measurement_id))["holdout_share"])
+        is_held = is_held_out(measurement_row(conn, measurement_id)["holdout_share"])
         c = estimates.c
         query = select(estimates, is_held.label("is_holdout"))
-        rows = rows_as_dicts(
-            await conn.execute(query.where(c.measurement_id == measurement_id, c.problem_id == problem_id))
-        )
+        rows = rows_as_dicts(conn.execute(query.where(c.measurement_id == measurement_id, c.problem_id == problem_id)))
         if not rows:
             raise NotFound(f"measurement {numbered('mea', measurement_id)} has no problem {problem_id}")
         return rows[0]
 
     @reads
-    async def observations(
-        self, conn: AsyncConnection, measurement_id: int, problem_ids: Sequence[int], watermark: int | None = None
+    def observations(
+        self, conn: Connection, measurement_id: int, problem_ids: Sequence[int], watermark: int | None = None
     ) -> list[Observation]:
         """Observations of some problems up to a watermark, the newest of each problem first."""
         c = observations.c
         query = select(observations).where(c.measurement_id == measurement_id).order_by(c.observation_id.desc())
         if watermark is not None:
             query = query.where(c.observation_id <= watermark)
-        rows = await rows_in(conn, query, c.problem_id, problem_ids)
+        rows = rows_in(conn, query, c.problem_id, problem_ids)
         return [Observation.model_validate({**row, "verdicts": verdict_counts(row)}) for row in rows]
 
     @reads
-    async def holdout_groups(self, conn: AsyncConnection, measurement_id: int) -> list[tuple[int, int, int, int]]:
+    def holdout_groups(self, conn: Connection, measurement_id: int) -> list[tuple[int, int, int, int]]:
         """(checkpoint, problem, passed, counted) of every counted hold-out group that a worker measured."""
         o, e = observations.c, estimates.c
-        measurement = await measurement_row(conn, measurement_id)
+        measurement = measurement_row(conn, measurement_id)
         query = (
             select(o.checkpoint_index, o.problem_id, func.sum(o.n_passed), func.sum(o.n_counted))
             .join(estimates, (e.measurement_id == o.measurement_id) & (e.problem_id == o.problem_id))
@@ -167,7 +164,7 @@ class EstimateStore:
             .group_by(o.checkpoint_index, o.problem_id)
             .order_by(o.checkpoint_index)
         )
-        return [(row[0], row[1], int(row[2]), int(row[3])) for row in await conn.execute(query)]
+        return [(row[0], row[1], int(row[2]), int(row[3])) for row in conn.execute(query)]
 
 
 def verdict_counts(row: dict[str, Any]) -> dict[str, int]:
@@ -176,10 +173,10 @@ def verdict_counts(row: dict[str, Any]) -> dict[str, int]:
     return {verdict.value: n for verdict, n in counts.items() if n}
 
 
-async def _locked_rows(conn: AsyncConnection, measurement_id: int, ids: list[int]) -> dict[int, dict[str, Any]]:
+def _locked_rows(conn: Connection, measurement_id: int, ids: list[int]) -> dict[int, dict[str, Any]]:
     c = estimates.c
     query = select(estimates).where(c.measurement_id == measurement_id).order_by(c.problem_id).with_for_update()
-    rows = {row["problem_id"]: row for row in await rows_in(conn, query, c.problem_id, ids)}
+    rows = {row["problem_id"]: row for row in rows_in(conn, query, c.problem_id, ids)}
     strangers = [problem_id for problem_id in ids if problem_id not in rows]
     if strangers:
         raise Invalid(
@@ -189,9 +186,9 @@ async def _locked_rows(conn: AsyncConnection, measurement_id: int, ids: list[int
     return rows
 
 
-async def _watermark(conn: AsyncConnection, measurement_id: int) -> int:
+def _watermark(conn: Connection, measurement_id: int) -> int:
     query = select(func.max(observations.c.observation_id)).where(observations.c.measurement_id == measurement_id)
-    return (await conn.execute(query)).scalar() or 0
+    return conn.execute(query).scalar() or 0
 
 
 def _observation_row(measurement_id: int, group: Group, now: dt.datetime) -> dict[str, Any]:

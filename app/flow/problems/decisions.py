@@ -3,8 +3,7 @@
 import datetime as dt
 from typing import Any
 
-from sqlalchemy import exists, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, exists, insert, select, update
 
 from app.db.engine import Database
 from app.db.tables import decisions, observations, problem_sets, problems
@@ -21,37 +20,35 @@ class DecisionStore:
         self.db = db
 
     @writes
-    async def decide(
-        self, conn: AsyncConnection, name: str, ordinal: int, body: ProblemDecision, now: dt.datetime
-    ) -> Problem:
+    def decide(self, conn: Connection, name: str, ordinal: int, body: ProblemDecision, now: dt.datetime) -> Problem:
         """Change a problem's state, and its answer if none was judged against it; keep who did what.
 
         The set's state version grows, by which measurements and draws follow.
         """
         s = problem_sets.c
         locked = select(s.state_version).where(s.name == name).with_for_update()
-        version = (await conn.execute(locked)).scalar()
+        version = conn.execute(locked).scalar()
         c = problems.c
         same = (c.problem_set == name) & (c.ordinal == ordinal)
-        row = (await conn.execute(select(problems).where(same))).mappings().first()
+        row = conn.execute(select(problems).where(same)).mappings().first()
         if row is None:
             raise NotFound(f"problem set {name!r} has no problem {ordinal}")
         answer = row["answer"] if body.answer is None else body.answer
-        await _check(conn, dict(row), body, answer)
+        _check(conn, dict(row), body, answer)
         is_undecided = body.state == ProblemState.FLAGGED
         values = {"state": body.state, "answer": answer, "flag": row["flag"] or Flag.REVIEW}
         values["state_version"] = int(version or 0) + 1
         if row["flag"] is None:
             values["flag_detail"] = body.note or f"set aside by {body.decided_by}"
-        await conn.execute(update(problems).where(same).values(**values))
+        conn.execute(update(problems).where(same).values(**values))
         n_more = int(is_undecided) - int(row["state"] == ProblemState.FLAGGED)
         totals = {"n_flagged": s.n_flagged + n_more, "state_version": values["state_version"]}
-        await conn.execute(update(problem_sets).where(s.name == name).values(**totals))
-        await conn.execute(insert(decisions).values(**_record(dict(row), body, answer, now)))
+        conn.execute(update(problem_sets).where(s.name == name).values(**totals))
+        conn.execute(insert(decisions).values(**_record(dict(row), body, answer, now)))
         return problem_from_row({**row, "flag_detail": row["flag_detail"], **values})
 
     @reads
-    async def page(self, conn: AsyncConnection, name: str, after: int, limit: int) -> list[Decision]:
+    def page(self, conn: Connection, name: str, after: int, limit: int) -> list[Decision]:
         """Decisions on a set's problems, oldest first, each with its ordinal."""
         query = (
             select(decisions, problems.c.ordinal)
@@ -60,10 +57,10 @@ class DecisionStore:
             .order_by(decisions.c.decision_id)
             .limit(limit)
         )
-        return [Decision.model_validate(row) for row in rows_as_dicts(await conn.execute(query))]
+        return [Decision.model_validate(row) for row in rows_as_dicts(conn.execute(query))]
 
 
-async def _check(conn: AsyncConnection, row: dict[str, Any], body: ProblemDecision, answer: str) -> None:
+def _check(conn: Connection, row: dict[str, Any], body: ProblemDecision, answer: str) -> None:
     if body.state == ProblemState.READY and not answer.strip():
         raise Invalid(
             f"problem {row['ordinal']} has no answer: give one (answer) to serve it, or exclude it", code="no_answer"
@@ -71,7 +68,7 @@ async def _check(conn: AsyncConnection, row: dict[str, Any], body: ProblemDecisi
     if answer == row["answer"]:
         return
     is_judged = exists().where(observations.c.problem_id == row["problem_id"])
-    if (await conn.execute(select(is_judged))).scalar():
+    if conn.execute(select(is_judged)).scalar():
         raise Conflict(
             f"answers to problem {row['ordinal']} were judged against {row['answer'][:80]!r}: their pass rate would "
             "mix two references. Exclude it, and import the corrected problem into another set",

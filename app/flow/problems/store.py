@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Select, bindparam, exists, func, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, exists, func, insert, select, update
 
 from app.db.engine import Database
 from app.db.tables import imports, problem_sets, problems
@@ -36,39 +35,39 @@ class ProblemStore:
         self.db = db
 
     @writes
-    async def create_set(self, conn: AsyncConnection, wanted: ProblemSet) -> ProblemSet:
+    def create_set(self, conn: Connection, wanted: ProblemSet) -> ProblemSet:
         """Store a set, or return the one of that name."""
-        known = await _set(conn, wanted.name)
+        known = _set(conn, wanted.name)
         if known is not None:
             return known
-        await conn.execute(insert(problem_sets).values(**{**wanted.model_dump(), "policy": wanted.policy.model_dump()}))
+        conn.execute(insert(problem_sets).values(**{**wanted.model_dump(), "policy": wanted.policy.model_dump()}))
         return wanted
 
     @reads
-    async def get_set(self, conn: AsyncConnection, name: str) -> ProblemSet:
+    def get_set(self, conn: Connection, name: str) -> ProblemSet:
         """One set; NotFound when there is none."""
-        return _present(name, await _set(conn, name))
+        return _present(name, _set(conn, name))
 
     @reads
-    async def sets(self, conn: AsyncConnection, after: str | None, limit: int) -> list[ProblemSet]:
+    def sets(self, conn: Connection, after: str | None, limit: int) -> list[ProblemSet]:
         """Sets by name."""
         query = select(problem_sets).order_by(problem_sets.c.name).limit(limit)
         if after is not None:
             query = query.where(problem_sets.c.name > after)
-        return [ProblemSet.model_validate(row) for row in rows_as_dicts(await conn.execute(query))]
+        return [ProblemSet.model_validate(row) for row in rows_as_dicts(conn.execute(query))]
 
     @writes
-    async def add(self, conn: AsyncConnection, name: str, chunk: Chunk, stamp: Stamp) -> Changes:
+    def add(self, conn: Connection, name: str, chunk: Chunk, stamp: Stamp) -> Changes:
         """Store one chunk of an import, in one transaction; returns what it changed."""
-        found = _present(name, await _set(conn, name, lock=True))
-        version = int((await conn.execute(_version(name))).scalar_one())
-        changes = merge(found, version, await _known(conn, name, list(chunk.counts)), chunk, stamp)
+        found = _present(name, _set(conn, name, lock=True))
+        version = int(conn.execute(_version(name)).scalar_one())
+        changes = merge(found, version, _known(conn, name, list(chunk.counts)), chunk, stamp)
         if changes.inserts:
-            await conn.execute(insert(problems), changes.inserts)
+            conn.execute(insert(problems), changes.inserts)
         if changes.counts:
-            await conn.execute(_RAISE_MULTIPLICITY, changes.counts)
+            conn.execute(_RAISE_MULTIPLICITY, changes.counts)
         if changes.states:
-            await conn.execute(_CHANGE_STATE, changes.states)
+            conn.execute(_CHANGE_STATE, changes.states)
         s = problem_sets.c
         totals = {
             "n_problems": s.n_problems + len(changes.inserts),
@@ -76,43 +75,43 @@ class ProblemStore:
             "n_rows": s.n_rows + changes.n_more_rows,
             "state_version": version + bool(changes.states),
         }
-        await conn.execute(update(problem_sets).where(s.name == name).values(**totals))
+        conn.execute(update(problem_sets).where(s.name == name).values(**totals))
         return changes
 
     @reads
-    async def would_add(self, conn: AsyncConnection, wanted: ProblemSet, chunk: Chunk, stamp: Stamp) -> Changes:
+    def would_add(self, conn: Connection, wanted: ProblemSet, chunk: Chunk, stamp: Stamp) -> Changes:
         """What storing a chunk would change; the set need not exist."""
-        found = await _set(conn, wanted.name) or wanted
-        return merge(found, 0, await _known(conn, wanted.name, list(chunk.counts)), chunk, stamp)
+        found = _set(conn, wanted.name) or wanted
+        return merge(found, 0, _known(conn, wanted.name, list(chunk.counts)), chunk, stamp)
 
     @reads
-    async def stored(self, conn: AsyncConnection, name: str, fingerprints: Sequence[str]) -> set[str]:
+    def stored(self, conn: Connection, name: str, fingerprints: Sequence[str]) -> set[str]:
         """Which of the fingerprints the set holds."""
         c = problems.c
         query = select(c.fingerprint).where(c.problem_set == name)
-        return {row["fingerprint"] for row in await rows_in(conn, query, c.fingerprint, fingerprints)}
+        return {row["fingerprint"] for row in rows_in(conn, query, c.fingerprint, fingerprints)}
 
     @reads
-    async def places(self, conn: AsyncConnection, names: Sequence[str]) -> dict[str, tuple[str, int]]:
+    def places(self, conn: Connection, names: Sequence[str]) -> dict[str, tuple[str, int]]:
         """Set and ordinal of every problem of some sets, by fingerprint; NotFound for a set that is not there."""
         for name in names:
-            _present(name, await _set(conn, name))
+            _present(name, _set(conn, name))
         c = problems.c
         query = select(c.fingerprint, c.problem_set, c.ordinal).where(c.problem_set.in_(names))
-        return {row.fingerprint: (row.problem_set, row.ordinal) for row in await conn.execute(query)}
+        return {row.fingerprint: (row.problem_set, row.ordinal) for row in conn.execute(query)}
 
     @reads
-    async def texts(self, conn: AsyncConnection, name: str, after: int, limit: int) -> list[dict[str, Any]]:
+    def texts(self, conn: Connection, name: str, after: int, limit: int) -> list[dict[str, Any]]:
         """Fingerprint, ordinal, prompt and answer of a set's problems by ordinal, above `after`."""
         c = problems.c
         query = select(c.fingerprint, c.ordinal, c.prompt, c.answer).where(c.problem_set == name, c.ordinal > after)
-        rows = rows_as_dicts(await conn.execute(query.order_by(c.ordinal).limit(limit)))
+        rows = rows_as_dicts(conn.execute(query.order_by(c.ordinal).limit(limit)))
         return [{**row, "prompt": orjson.loads(row["prompt"])} for row in rows]
 
     @writes
-    async def log_import(self, conn: AsyncConnection, report: ImportReport, now: dt.datetime) -> None:
+    def log_import(self, conn: Connection, report: ImportReport, now: dt.datetime) -> None:
         """Keep what an import did."""
-        await conn.execute(
+        conn.execute(
             insert(imports).values(
                 import_id=report.import_id,
                 problem_set=report.problem_set,
@@ -122,9 +121,9 @@ class ProblemStore:
         )
 
     @reads
-    async def page(
+    def page(
         self,
-        conn: AsyncConnection,
+        conn: Connection,
         name: str,
         after: int,
         limit: int,
@@ -134,7 +133,7 @@ class ProblemStore:
         state: str | None = None,
     ) -> list[Problem]:
         """Problems of a set by ordinal, above `after`: with a tag, a text in their prompt, a state."""
-        _present(name, await _set(conn, name))
+        _present(name, _set(conn, name))
         c = problems.c
         wanted: list[ColumnElement[bool]] = [c.problem_set == name, c.ordinal > after]
         if state:
@@ -146,15 +145,15 @@ class ProblemStore:
             tags = each(c.tags).table_valued("value")
             wanted.append(exists().select_from(tags).where(tags.c.value == tag))
         query = select(problems).where(*wanted).order_by(c.ordinal).limit(limit)
-        return [problem_from_row(row) for row in rows_as_dicts(await conn.execute(query))]
+        return [problem_from_row(row) for row in rows_as_dicts(conn.execute(query))]
 
     @reads
-    async def get(self, conn: AsyncConnection, name: str, ordinal: int) -> Problem:
+    def get(self, conn: Connection, name: str, ordinal: int) -> Problem:
         """One problem by its place in the set."""
         query = select(problems).where(problems.c.problem_set == name, problems.c.ordinal == ordinal)
-        rows = rows_as_dicts(await conn.execute(query))
+        rows = rows_as_dicts(conn.execute(query))
         if not rows:
-            found = _present(name, await _set(conn, name))
+            found = _present(name, _set(conn, name))
             raise NotFound(f"problem set {name!r} has no problem {ordinal}; its ordinals end at {found.n_problems - 1}")
         return problem_from_row(rows[0])
 
@@ -164,12 +163,12 @@ def problem_from_row(row: dict[str, Any]) -> Problem:
     return Problem.model_validate({**row, "prompt": orjson.loads(row["prompt"])})
 
 
-async def _known(conn: AsyncConnection, name: str, fingerprints: Sequence[str]) -> dict[str, dict[str, Any]]:
+def _known(conn: Connection, name: str, fingerprints: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The set's rows of these fingerprints."""
     c = problems.c
     state = (c.state, c.flag, c.answer, c.solution)
     query = select(c.fingerprint, c.problem_id, c.import_id, c.import_count, c.multiplicity, *state)
-    rows = await rows_in(conn, query.where(c.problem_set == name), c.fingerprint, fingerprints)
+    rows = rows_in(conn, query.where(c.problem_set == name), c.fingerprint, fingerprints)
     return {row["fingerprint"]: row for row in rows}
 
 
@@ -177,9 +176,9 @@ def _version(name: str) -> Select[Any]:
     return select(problem_sets.c.state_version).where(problem_sets.c.name == name)
 
 
-async def _set(conn: AsyncConnection, name: str, *, lock: bool = False) -> ProblemSet | None:
+def _set(conn: Connection, name: str, *, lock: bool = False) -> ProblemSet | None:
     query = select(problem_sets).where(problem_sets.c.name == name)
-    row = (await conn.execute(query.with_for_update() if lock else query)).mappings().first()
+    row = conn.execute(query.with_for_update() if lock else query).mappings().first()
     return None if row is None else ProblemSet.model_validate(dict(row))
 
 

@@ -3,8 +3,7 @@
 import re
 from typing import Any
 
-from sqlalchemy import Select, and_, func, literal, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, Select, and_, func, literal, select
 
 from app.db.engine import Database
 from app.db.tables import estimates, observations, problems, rollouts
@@ -25,11 +24,9 @@ class DisputeStore:
         self.db = db
 
     @reads
-    async def page(
-        self, conn: AsyncConnection, measurement_id: int, kind: DisputeKind, after: int, limit: int
-    ) -> list[Dispute]:
+    def page(self, conn: Connection, measurement_id: int, kind: DisputeKind, after: int, limit: int) -> list[Dispute]:
         """Disputes of one kind above a place in the list, by observation and position."""
-        await measurement_row(conn, measurement_id)
+        measurement_row(conn, measurement_id)
         is_differing = kind == DisputeKind.GRADERS_DIFFER
         find = func.instr if conn.dialect.name == "sqlite" else func.strpos
         found: list[Dispute] = []
@@ -40,7 +37,7 @@ class DisputeStore:
                 .order_by(_place())
                 .limit(N_CANDIDATES)
             )
-            rows = rows_as_dicts(await conn.execute(query))
+            rows = rows_as_dicts(conn.execute(query))
             found += [_dispute(kind, row) for row in rows if is_differing or holds_reference(row)]
             if len(rows) < N_CANDIDATES:
                 break

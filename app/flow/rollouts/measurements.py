@@ -3,8 +3,7 @@
 import datetime as dt
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, and_, func, insert, literal, or_, select, true, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import ColumnElement, Connection, Integer, and_, func, insert, literal, or_, select, true, update
 
 from app.db.engine import Database
 from app.db.tables import estimates, measurements, problem_sets, problems, profiles, students
@@ -25,62 +24,60 @@ class MeasurementStore:
         self.db = db
 
     @writes
-    async def create(
-        self, conn: AsyncConnection, body: MeasurementCreate, holdout_share: float, now: dt.datetime
-    ) -> int:
+    def create(self, conn: Connection, body: MeasurementCreate, holdout_share: float, now: dt.datetime) -> int:
         """Store a measurement, or return the one there is, its hold-out share raised to the one given."""
-        await _check_parts(conn, body)
+        _check_parts(conn, body)
         c = measurements.c
         same = and_(c.student == body.student, c.problem_set == body.problem_set, c.profile_id == body.profile_id)
-        row = (await conn.execute(select(measurements).where(same).with_for_update())).mappings().first()
+        row = conn.execute(select(measurements).where(same).with_for_update()).mappings().first()
         if row is None:
             values = {**body.model_dump(), "holdout_share": holdout_share, "created_at": now}
             values |= {"n_problems": 0, "state_version": 0}
-            result = await conn.execute(insert(measurements).values(**values).returning(c.measurement_id))
+            result = conn.execute(insert(measurements).values(**values).returning(c.measurement_id))
             measurement_id = int(result.scalar_one())
         else:
             _check_same(row["n_rollouts"], body)
             measurement_id = int(row["measurement_id"])
             share = max(row["holdout_share"], holdout_share)
-            await conn.execute(update(measurements).where(same).values(holdout_share=share))
-        await sync_rows(conn, measurement_id)
+            conn.execute(update(measurements).where(same).values(holdout_share=share))
+        sync_rows(conn, measurement_id)
         return measurement_id
 
     @reads
-    async def get(self, conn: AsyncConnection, measurement_id: int, now: dt.datetime) -> Measurement:
+    def get(self, conn: Connection, measurement_id: int, now: dt.datetime) -> Measurement:
         """One measurement with its progress."""
-        return await _progress(conn, await measurement_row(conn, measurement_id), now)
+        return _progress(conn, measurement_row(conn, measurement_id), now)
 
     @reads
-    async def page(
-        self, conn: AsyncConnection, student: str | None, after: int, limit: int, now: dt.datetime
+    def page(
+        self, conn: Connection, student: str | None, after: int, limit: int, now: dt.datetime
     ) -> list[Measurement]:
         """Measurements, of one student or of all, oldest first."""
         c = measurements.c
         query = select(measurements).where(c.measurement_id > after).order_by(c.measurement_id).limit(limit)
         if student is not None:
             query = query.where(c.student == student)
-        rows = rows_as_dicts(await conn.execute(query))
-        return [await _progress(conn, row, now) for row in rows]
+        rows = rows_as_dicts(conn.execute(query))
+        return [_progress(conn, row, now) for row in rows]
 
     @reads
-    async def numbers_of(self, conn: AsyncConnection, student: str) -> list[int]:
+    def numbers_of(self, conn: Connection, student: str) -> list[int]:
         """Row numbers of a student's measurements, oldest first."""
         c = measurements.c
         query = select(c.measurement_id).where(c.student == student).order_by(c.measurement_id)
-        return [row.measurement_id for row in await conn.execute(query)]
+        return [row.measurement_id for row in conn.execute(query)]
 
 
-async def measurement_row(conn: AsyncConnection, measurement_id: int) -> dict[str, Any]:
+def measurement_row(conn: Connection, measurement_id: int) -> dict[str, Any]:
     """The bare row; NotFound when there is none."""
     query = select(measurements).where(measurements.c.measurement_id == measurement_id)
-    row = (await conn.execute(query)).mappings().first()
+    row = conn.execute(query).mappings().first()
     if row is None:
         raise NotFound(f"there is no measurement {numbered('mea', measurement_id)!r}")
     return dict(row)
 
 
-async def sync_rows(conn: AsyncConnection, measurement_id: int) -> None:
+def sync_rows(conn: Connection, measurement_id: int) -> None:
     """Make estimate rows for problems imported since, and follow problems whose state changed.
 
     Ordinals are dense, so the rest is what is missing.
@@ -98,25 +95,25 @@ async def sync_rows(conn: AsyncConnection, measurement_id: int) -> None:
         .where(m.measurement_id == measurement_id)
         .with_for_update(of=measurements)
     )
-    row = (await conn.execute(query)).one()
+    row = conn.execute(query).one()
     # on PostgreSQL the set's values may be older than the locked row, whose other writer may have gone on further
     if row.set_version > row.state_version:
-        await _sync_states(conn, measurement_id, row.problem_set, row.state_version, row.set_version)
+        _sync_states(conn, measurement_id, row.problem_set, row.state_version, row.set_version)
     if row.n_total > row.n_problems:
-        await _add_rows(conn, measurement_id, row.problem_set, row.n_problems, row.n_total)
+        _add_rows(conn, measurement_id, row.problem_set, row.n_problems, row.n_total)
 
 
-async def _sync_states(conn: AsyncConnection, measurement_id: int, problem_set: str, old: int, new: int) -> None:
+def _sync_states(conn: Connection, measurement_id: int, problem_set: str, old: int, new: int) -> None:
     e, p = estimates.c, problems.c
     state = select(p.state).where(p.problem_id == e.problem_id).scalar_subquery()
     changed = select(p.problem_id).where(p.problem_set == problem_set, p.state_version > old)
     theirs = (e.measurement_id == measurement_id) & e.problem_id.in_(changed)
-    await conn.execute(update(estimates).where(theirs).values(state=state))
+    conn.execute(update(estimates).where(theirs).values(state=state))
     same = measurements.c.measurement_id == measurement_id
-    await conn.execute(update(measurements).where(same).values(state_version=new))
+    conn.execute(update(measurements).where(same).values(state_version=new))
 
 
-async def _add_rows(conn: AsyncConnection, measurement_id: int, problem_set: str, first: int, n_total: int) -> None:
+def _add_rows(conn: Connection, measurement_id: int, problem_set: str, first: int, n_total: int) -> None:
     zero = {name: literal(0, Integer).label(name) for name in _COUNTS}
     columns = {
         "measurement_id": literal(measurement_id).label("measurement_id"),
@@ -132,9 +129,9 @@ async def _add_rows(conn: AsyncConnection, measurement_id: int, problem_set: str
         problems.c.problem_set == problem_set,
         problems.c.ordinal.between(first, n_total - 1),
     )
-    await conn.execute(insert(estimates).from_select(list(columns), source))
+    conn.execute(insert(estimates).from_select(list(columns), source))
     same = measurements.c.measurement_id == measurement_id
-    await conn.execute(update(measurements).where(same).values(n_problems=n_total))
+    conn.execute(update(measurements).where(same).values(n_problems=n_total))
 
 
 _COUNTS = (
@@ -176,13 +173,13 @@ def is_held_out(holdout_share: float) -> ColumnElement[bool]:
     return and_(estimates.c.state == ProblemState.READY, estimates.c.holdout_key < holdout_threshold(holdout_share))
 
 
-async def _check_parts(conn: AsyncConnection, body: MeasurementCreate) -> None:
+def _check_parts(conn: Connection, body: MeasurementCreate) -> None:
     for table, column, value, what in (
         (students, students.c.name, body.student, "student"),
         (problem_sets, problem_sets.c.name, body.problem_set, "problem set"),
         (profiles, profiles.c.profile_id, body.profile_id, "sampling profile"),
     ):
-        if (await conn.execute(select(column).select_from(table).where(column == value))).first() is None:
+        if conn.execute(select(column).select_from(table).where(column == value)).first() is None:
             raise NotFound(f"there is no {what} {value!r}")
 
 
@@ -195,8 +192,8 @@ def _check_same(n_rollouts: int, body: MeasurementCreate) -> None:
         )
 
 
-async def _progress(conn: AsyncConnection, row: dict[str, Any], now: dt.datetime) -> Measurement:
-    checkpoint = await latest_checkpoint(conn, row["student"])
+def _progress(conn: Connection, row: dict[str, Any], now: dt.datetime) -> Measurement:
+    checkpoint = latest_checkpoint(conn, row["student"])
     latest = NEVER if checkpoint is None else checkpoint.index
     c = estimates.c
     is_ready = c.state == ProblemState.READY
@@ -217,7 +214,7 @@ async def _progress(conn: AsyncConnection, row: dict[str, Any], now: dt.datetime
         n_where(~is_ready).label("n_flagged"),
         n_where(is_due(latest, now)).label("n_due"),
     ).where(c.measurement_id == row["measurement_id"])
-    counts = (await conn.execute(query)).mappings().one()
+    counts = conn.execute(query).mappings().one()
     public = {**row, **counts, "measurement_id": numbered("mea", row["measurement_id"])}
     return Measurement.model_validate({**public, "latest_checkpoint": checkpoint})
 

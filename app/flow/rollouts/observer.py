@@ -2,22 +2,16 @@
 
 import datetime as dt
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection
 
 from app.flow.rollouts.groups import Group
 
 
 class Observer(Protocol):
-    """Counts groups. `write` runs in the caller's transaction, `committed` after it."""
+    """Counts groups in the caller's transaction; draws see them once it is committed."""
 
-    async def write(
-        self, conn: AsyncConnection, measurement_id: int, groups: Sequence[Group], now: dt.datetime
-    ) -> tuple[dict[int, int], Any]:
-        """Store the groups; returns observation ids by problem id, and what `committed` needs."""
-        ...
-
-    def committed(self, change: Any) -> None:
-        """Make the change visible to draws."""
+    def write(self, conn: Connection, measurement_id: int, groups: Sequence[Group], now: dt.datetime) -> dict[int, int]:
+        """Store the groups; returns observation ids by problem id."""
         ...

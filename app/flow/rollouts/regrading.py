@@ -5,8 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import exists, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, exists, insert, select, update
 
 from app.db.engine import Database
 from app.db.tables import measurements, observations, problem_sets, problems, rollouts
@@ -28,11 +27,11 @@ class RegradingStore:
         self._observer = observer
 
     @reads
-    async def page(
-        self, conn: AsyncConnection, measurement_id: int, missing_in: int | None, after: int, limit: int
+    def page(
+        self, conn: Connection, measurement_id: int, missing_in: int | None, after: int, limit: int
     ) -> list[StoredGroup]:
         """Observations with stored answers, oldest first; only those not yet regraded into `missing_in`."""
-        profile = await profile_body(conn, (await measurement_row(conn, measurement_id))["profile_id"])
+        profile = profile_body(conn, measurement_row(conn, measurement_id)["profile_id"])
         o, p = observations.c, problems.c
         query = (
             select(o.observation_id, o.problem_id, o.checkpoint_index, p.answer, p.grader, problem_sets.c.policy)
@@ -46,8 +45,8 @@ class RegradingStore:
             copies = observations.alias()
             known = (copies.c.measurement_id == missing_in) & (copies.c.regraded_from == o.observation_id)
             query = query.where(~exists().where(known))
-        rows = rows_as_dicts(await conn.execute(query))
-        answers = await _answers(conn, [row["observation_id"] for row in rows])
+        rows = rows_as_dicts(conn.execute(query))
+        answers = _answers(conn, [row["observation_id"] for row in rows])
         return [
             StoredGroup.model_validate(
                 {
@@ -61,52 +60,48 @@ class RegradingStore:
         ]
 
     @writes
-    async def take(
-        self, conn: AsyncConnection, measurement_id: int, groups: Sequence[RegradedGroup], now: dt.datetime
-    ) -> tuple[RegradeReceipt, Any]:
+    def take(
+        self, conn: Connection, measurement_id: int, groups: Sequence[RegradedGroup], now: dt.datetime
+    ) -> RegradeReceipt:
         """Copy observations into this measurement under their new verdicts, each once."""
-        measurement = await measurement_row(conn, measurement_id)
-        profile = await profile_body(conn, measurement["profile_id"])
+        measurement = measurement_row(conn, measurement_id)
+        profile = profile_body(conn, measurement["profile_id"])
         by_id = {group.observation_id: group for group in groups}
         if len(by_id) < len(groups):
             raise Invalid("an observation stands twice in this report; send each group once", code="duplicate_group")
-        old = await self._origins(conn, measurement, list(by_id))
-        known = await _known(conn, measurement_id, list(by_id))
+        old = self._origins(conn, measurement, list(by_id))
+        known = _known(conn, measurement_id, list(by_id))
         new = [old[i] for i in sorted(by_id) if i not in known]
-        answers = await _answers(conn, [row["observation_id"] for row in new])
-        changes, n_changed = [], 0
-        await sync_rows(conn, measurement_id)
+        answers = _answers(conn, [row["observation_id"] for row in new])
+        n_changed = 0
+        sync_rows(conn, measurement_id)
         for wave in _waves(new):
             taken = [
                 _regraded(row, by_id[row["observation_id"]], answers[row["observation_id"]], profile) for row in wave
             ]
             n_changed += sum(n for _, n in taken)
-            ids, change = await self._observer.write(conn, measurement_id, [group for group, _ in taken], now)
+            ids = self._observer.write(conn, measurement_id, [group for group, _ in taken], now)
             rows = [
                 {**values, "observation_id": ids[row["problem_id"]]}
                 for row in wave
                 for values in _rows(answers[row["observation_id"]], by_id[row["observation_id"]].verdicts)
             ]
-            await conn.execute(insert(rollouts), rows)
-            changes.append(change)
-        receipt = RegradeReceipt(
+            conn.execute(insert(rollouts), rows)
+        return RegradeReceipt(
             measurement_id=numbered("mea", measurement_id),
             n_accepted=len(new),
             n_replayed=len(known),
             n_changed=n_changed,
         )
-        return receipt, changes
 
-    async def _origins(
-        self, conn: AsyncConnection, measurement: dict[str, Any], ids: list[int]
-    ) -> dict[int, dict[str, Any]]:
+    def _origins(self, conn: Connection, measurement: dict[str, Any], ids: list[int]) -> dict[int, dict[str, Any]]:
         o = observations.c
-        rows = {row["observation_id"]: row for row in await rows_in(conn, select(observations), o.observation_id, ids)}
+        rows = {row["observation_id"]: row for row in rows_in(conn, select(observations), o.observation_id, ids)}
         strangers = [i for i in ids if i not in rows or rows[i]["batch_id"] is not None]
         if strangers:
             raise Invalid(f"observations {strangers[:10]} hold no stored answers", code="unknown_observation")
         for origin in {row["measurement_id"] for row in rows.values()}:
-            other = await measurement_row(conn, origin)
+            other = measurement_row(conn, origin)
             if (other["student"], other["problem_set"]) != (measurement["student"], measurement["problem_set"]):
                 raise Invalid(
                     f"{numbered('mea', origin)} is of another student or problem set than "
@@ -115,30 +110,30 @@ class RegradingStore:
                 )
             if origin == measurement["measurement_id"]:
                 raise Invalid("answers are regraded into another measurement than their own", code="same_measurement")
-            await _hold_out(conn, measurement, other["holdout_share"])
+            _hold_out(conn, measurement, other["holdout_share"])
         return rows
 
 
-async def _hold_out(conn: AsyncConnection, measurement: dict[str, Any], share: float) -> None:
+def _hold_out(conn: Connection, measurement: dict[str, Any], share: float) -> None:
     """What the origin held out stays held out, so that hold-out pass rates compare."""
     if share > measurement["holdout_share"]:
         mine = measurements.c.measurement_id == measurement["measurement_id"]
-        await conn.execute(update(measurements).where(mine).values(holdout_share=share))
+        conn.execute(update(measurements).where(mine).values(holdout_share=share))
 
 
-async def _answers(conn: AsyncConnection, observation_ids: list[int]) -> dict[int, list[dict[str, Any]]]:
+def _answers(conn: Connection, observation_ids: list[int]) -> dict[int, list[dict[str, Any]]]:
     r = rollouts.c
     query = select(rollouts).order_by(r.observation_id, r.position)
     found: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for row in await rows_in(conn, query, r.observation_id, observation_ids):
+    for row in rows_in(conn, query, r.observation_id, observation_ids):
         found[row["observation_id"]].append(row)
     return found
 
 
-async def _known(conn: AsyncConnection, measurement_id: int, ids: list[int]) -> set[int]:
+def _known(conn: Connection, measurement_id: int, ids: list[int]) -> set[int]:
     o = observations.c
     query = select(o.regraded_from).where(o.measurement_id == measurement_id)
-    return {row["regraded_from"] for row in await rows_in(conn, query, o.regraded_from, ids)}
+    return {row["regraded_from"] for row in rows_in(conn, query, o.regraded_from, ids)}
 
 
 def _waves(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sqlalchemy import ColumnElement, func, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import ColumnElement, Connection, func, select
 
 from app.db.tables import estimates
 from app.flow.rollouts.groups import holdout_threshold
@@ -24,8 +23,8 @@ class Target:
     checkpoint: Checkpoint
 
 
-async def choose(
-    conn: AsyncConnection, target: Target, n: int, now: dt.datetime, rng: np.random.Generator
+def choose(
+    conn: Connection, target: Target, n: int, now: dt.datetime, rng: np.random.Generator
 ) -> tuple[list[int], list[int]]:
     """Up to `n` due problem ids, locked until the transaction ends, and which of them are the audit."""
     c = estimates.c
@@ -33,21 +32,21 @@ async def choose(
     due = mine & is_due(target.checkpoint.index, now)
     threshold = holdout_threshold(target.measurement["holdout_share"])
 
-    async def take(condition: ColumnElement[bool], n_wanted: int, *order: Any) -> list[int]:
+    def take(condition: ColumnElement[bool], n_wanted: int, *order: Any) -> list[int]:
         query = select(c.problem_id).where(condition).order_by(*order).limit(n_wanted)
-        rows = await conn.execute(query.with_for_update(skip_locked=True))
+        rows = conn.execute(query.with_for_update(skip_locked=True))
         return [row.problem_id for row in rows]
 
     # in the index's own order: of a hold-out that is measured already, nothing is sorted
-    chosen = await take(due & (c.holdout_key < threshold), n, c.holdout_key)
+    chosen = take(due & (c.holdout_key < threshold), n, c.holdout_key)
     training = due & (c.holdout_key >= threshold)
     audit: list[int] = []
     n_audit = int((n - len(chosen)) * AUDIT_SHARE)
-    n_rows = (await conn.execute(select(func.max(c.ordinal)).where(mine))).scalar()
+    n_rows = (conn.execute(select(func.max(c.ordinal)).where(mine))).scalar()
     if n_audit and n_rows:
         ordinals = rng.integers(0, n_rows + 1, n_audit).tolist()
-        audit = await take(training & c.ordinal.in_(ordinals), n_audit, c.ordinal)
+        audit = take(training & c.ordinal.in_(ordinals), n_audit, c.ordinal)
     chosen += audit
     if len(chosen) < n:
-        chosen += await take(training & c.problem_id.not_in(audit), n - len(chosen), c.checkpoint_index, c.ordinal)
+        chosen += take(training & c.problem_id.not_in(audit), n - len(chosen), c.checkpoint_index, c.ordinal)
     return chosen, audit

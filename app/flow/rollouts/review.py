@@ -4,7 +4,6 @@ import structlog
 
 from app.clock import Clock
 from app.flow.rollouts.disputes import DisputeStore
-from app.flow.rollouts.observer import Observer
 from app.flow.rollouts.regrading import RegradingStore
 from paced.wire import Dispute, DisputeKind, RegradeReceipt, RegradeReport, StoredGroup
 
@@ -14,10 +13,9 @@ log = structlog.get_logger()
 class ReviewService:
     """Stage 3 of the flow, on stored answers."""
 
-    def __init__(self, regrading: RegradingStore, disputes: DisputeStore, observer: Observer, clock: Clock) -> None:
+    def __init__(self, regrading: RegradingStore, disputes: DisputeStore, clock: Clock) -> None:
         self._regrading = regrading
         self._disputes = disputes
-        self._observer = observer
         self._clock = clock
 
     async def groups(
@@ -28,9 +26,7 @@ class ReviewService:
 
     async def regrade(self, measurement_id: int, body: RegradeReport) -> RegradeReceipt:
         """Count regraded groups, each once."""
-        receipt, changes = await self._regrading.take(measurement_id, body.groups, self._clock())
-        for change in changes:
-            self._observer.committed(change)
+        receipt = await self._regrading.take(measurement_id, body.groups, self._clock())
         log.info("regraded", **receipt.model_dump())
         return receipt
 

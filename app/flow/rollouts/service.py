@@ -7,7 +7,6 @@ import structlog
 
 from app.clock import Clock
 from app.flow.rollouts.measurements import MeasurementStore, measurement_number
-from app.flow.rollouts.observer import Observer
 from app.flow.rollouts.store import LeaseStore
 from app.flow.students.store import StudentStore
 from app.http.idempotency import Idempotency
@@ -42,14 +41,12 @@ class RolloutService:
         measurements: MeasurementStore,
         leases: LeaseStore,
         students: StudentStore,
-        observer: Observer,
         clock: Clock,
         idle_retry_s: float,
     ) -> None:
         self._measurements = measurements
         self._leases = leases
         self._students = students
-        self._observer = observer
         self._clock = clock
         self._idle_retry_s = idle_retry_s
         self._rng = np.random.default_rng()
@@ -88,10 +85,7 @@ class RolloutService:
 
     async def report(self, lease_id: str, body: LeaseReport) -> ReportReceipt:
         """Count finished groups, each once."""
-        receipt, change = await self._leases.report(lease_id, body, self._clock())
-        if change is not None:
-            self._observer.committed(change)
-        return receipt
+        return await self._leases.report(lease_id, body, self._clock())
 
     async def release(self, lease_id: str, body: LeaseToken) -> ReportReceipt:
         """Hand the rest of a lease back."""

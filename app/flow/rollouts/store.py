@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 import orjson
-from sqlalchemy import ColumnElement, func, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 
 from app.db.engine import Database
 from app.db.tables import estimates, leases, observations, problem_sets, problems, profiles, rollouts
@@ -42,9 +41,9 @@ class LeaseStore:
         self._observer = observer
 
     @writes
-    async def claim(
+    def claim(
         self,
-        conn: AsyncConnection,
+        conn: Connection,
         measurement_ids: Sequence[int],
         body: LeaseClaim,
         identity: Idempotency,
@@ -52,77 +51,72 @@ class LeaseStore:
         rng: np.random.Generator,
     ) -> Lease | None:
         """Lease due problems of the first measurement that has any; None when none has."""
-        await _expire(conn, now)
-        known = await _lease_of_key(conn, identity)
+        _expire(conn, now)
+        known = _lease_of_key(conn, identity)
         if known is not None:
-            return await _lease(conn, known)
+            return _lease(conn, known)
         for measurement_id in measurement_ids:
-            measurement = await measurement_row(conn, measurement_id)
+            measurement = measurement_row(conn, measurement_id)
             _check_student(measurement, body.student)
-            checkpoint = await latest_checkpoint(conn, measurement["student"])
+            checkpoint = latest_checkpoint(conn, measurement["student"])
             if checkpoint is None:
                 continue
-            await sync_rows(conn, measurement_id)
+            sync_rows(conn, measurement_id)
             target = Target(measurement, checkpoint)
-            chosen, audit_ids = await choose(conn, target, body.max_problems, now, rng)
+            chosen, audit_ids = choose(conn, target, body.max_problems, now, rng)
             if chosen:
-                lease_id = await _insert_lease(conn, target, chosen, audit_ids, body, identity, now)
-                return await _lease(conn, await _locked(conn, lease_id))
+                lease_id = _insert_lease(conn, target, chosen, audit_ids, body, identity, now)
+                return _lease(conn, _locked(conn, lease_id))
         return None
 
     @writes
-    async def renew(
-        self, conn: AsyncConnection, lease_id: str, token: str, ttl_s: float, now: dt.datetime
-    ) -> ReportReceipt:
+    def renew(self, conn: Connection, lease_id: str, token: str, ttl_s: float, now: dt.datetime) -> ReportReceipt:
         """Hold a lease for `ttl_s` from now."""
-        _held(await _locked(conn, lease_id), token, now)
+        _held(_locked(conn, lease_id), token, now)
         expires_at = now + dt.timedelta(seconds=ttl_s)
-        await conn.execute(update(leases).where(leases.c.lease_id == lease_id).values(expires_at=expires_at))
+        conn.execute(update(leases).where(leases.c.lease_id == lease_id).values(expires_at=expires_at))
         mine = estimates.c.lease_id == lease_id
-        await conn.execute(update(estimates).where(mine).values(lease_expires_at=expires_at))
-        return await _receipt(conn, lease_id, LeaseState.ACTIVE, 0, 0)
+        conn.execute(update(estimates).where(mine).values(lease_expires_at=expires_at))
+        return _receipt(conn, lease_id, LeaseState.ACTIVE, 0, 0)
 
     @writes
-    async def release(self, conn: AsyncConnection, lease_id: str, token: str, now: dt.datetime) -> ReportReceipt:
+    def release(self, conn: Connection, lease_id: str, token: str, now: dt.datetime) -> ReportReceipt:
         """Hand back what was not reported; releasing again changes nothing."""
-        lease = await _locked(conn, lease_id)
+        lease = _locked(conn, lease_id)
         if lease["state"] == LeaseState.RELEASED and lease["token"] == token:
-            return await _receipt(conn, lease_id, LeaseState.RELEASED, 0, 0)
+            return _receipt(conn, lease_id, LeaseState.RELEASED, 0, 0)
         _held(lease, token, now)
-        await _clear(conn, estimates.c.lease_id == lease_id)
-        await _set_state(conn, lease_id, LeaseState.RELEASED)
-        return await _receipt(conn, lease_id, LeaseState.RELEASED, 0, 0)
+        _clear(conn, estimates.c.lease_id == lease_id)
+        _set_state(conn, lease_id, LeaseState.RELEASED)
+        return _receipt(conn, lease_id, LeaseState.RELEASED, 0, 0)
 
     @writes
-    async def report(
-        self, conn: AsyncConnection, lease_id: str, body: LeaseReport, now: dt.datetime
-    ) -> tuple[ReportReceipt, Any]:
+    def report(self, conn: Connection, lease_id: str, body: LeaseReport, now: dt.datetime) -> ReportReceipt:
         """Count each group once: a group known from this lease is replayed, a late one refused."""
-        lease = await _locked(conn, lease_id)
+        lease = _locked(conn, lease_id)
         if not secrets.compare_digest(lease["token"].encode(), body.token.encode()):
             raise lost(lease, "its token is another one")
-        known = await _reported(conn, lease_id)
+        known = _reported(conn, lease_id)
         new = [group for group in body.groups if group.problem_id not in known]
-        change = None
         if new:
             _held(lease, body.token, now)
-            await self._check(conn, lease, new)
-            change = await self._count(conn, lease, new, now)
-        receipt = await _receipt(conn, lease_id, LeaseState(lease["state"]), len(new), len(body.groups) - len(new))
+            self._check(conn, lease, new)
+            self._count(conn, lease, new, now)
+        receipt = _receipt(conn, lease_id, LeaseState(lease["state"]), len(new), len(body.groups) - len(new))
         if receipt.state == LeaseState.ACTIVE and receipt.n_open == 0:
-            await _set_state(conn, lease_id, LeaseState.DONE)
+            _set_state(conn, lease_id, LeaseState.DONE)
             receipt = receipt.model_copy(update={"state": LeaseState.DONE})
-        return receipt, change
+        return receipt
 
-    async def _check(self, conn: AsyncConnection, lease: dict[str, Any], new: Sequence[RolloutGroup]) -> None:
+    def _check(self, conn: Connection, lease: dict[str, Any], new: Sequence[RolloutGroup]) -> None:
         ids = [group.problem_id for group in new]
         if len(set(ids)) < len(ids):
             raise Invalid("a problem stands twice in this report; send each group once", code="duplicate_group")
         mine = select(estimates.c.problem_id).where(estimates.c.lease_id == lease["lease_id"])
-        strangers = set(ids) - {row.problem_id for row in await conn.execute(mine)}
+        strangers = set(ids) - {row.problem_id for row in conn.execute(mine)}
         if strangers:
             raise Invalid(f"problems {sorted(strangers)[:10]} are not leased by {lease['lease_id']}", code="not_leased")
-        wanted = (await measurement_row(conn, lease["measurement_id"]))["n_rollouts"]
+        wanted = measurement_row(conn, lease["measurement_id"])["n_rollouts"]
         for group in new:
             if len(group.rollouts) != wanted:
                 raise Invalid(
@@ -136,12 +130,10 @@ class LeaseStore:
                     code="unknown_checkpoint",
                 )
 
-    async def _count(
-        self, conn: AsyncConnection, lease: dict[str, Any], new: Sequence[RolloutGroup], now: dt.datetime
-    ) -> Any:
-        measurement = await measurement_row(conn, lease["measurement_id"])
-        profile = await profile_body(conn, measurement["profile_id"])
-        sources = await _sources(conn, lease, measurement, [group.problem_id for group in new])
+    def _count(self, conn: Connection, lease: dict[str, Any], new: Sequence[RolloutGroup], now: dt.datetime) -> None:
+        measurement = measurement_row(conn, lease["measurement_id"])
+        profile = profile_body(conn, measurement["profile_id"])
+        sources = _sources(conn, lease, measurement, [group.problem_id for group in new])
         groups = [
             from_rollouts(
                 group.problem_id,
@@ -153,15 +145,14 @@ class LeaseStore:
             )
             for group in new
         ]
-        observation_ids, change = await self._observer.write(conn, lease["measurement_id"], groups, now)
-        await conn.execute(insert(rollouts), _rollout_rows(new, observation_ids))
+        observation_ids = self._observer.write(conn, lease["measurement_id"], groups, now)
+        conn.execute(insert(rollouts), _rollout_rows(new, observation_ids))
         ids = [group.problem_id for group in new]
-        await _clear(conn, (estimates.c.lease_id == lease["lease_id"]) & estimates.c.problem_id.in_(ids))
-        return change
+        _clear(conn, (estimates.c.lease_id == lease["lease_id"]) & estimates.c.problem_id.in_(ids))
 
 
-async def _insert_lease(
-    conn: AsyncConnection,
+def _insert_lease(
+    conn: Connection,
     target: Target,
     chosen: list[int],
     audit_ids: list[int],
@@ -184,15 +175,15 @@ async def _insert_lease(
         "created_at": now,
         "expires_at": expires_at,
     }
-    await conn.execute(insert(leases).values(**values))
+    conn.execute(insert(leases).values(**values))
     mine = (estimates.c.measurement_id == values["measurement_id"]) & estimates.c.problem_id.in_(chosen)
-    await conn.execute(update(estimates).where(mine).values(lease_id=lease_id, lease_expires_at=expires_at))
+    conn.execute(update(estimates).where(mine).values(lease_id=lease_id, lease_expires_at=expires_at))
     return lease_id
 
 
-async def _lease(conn: AsyncConnection, lease: dict[str, Any]) -> Lease:
-    measurement = await measurement_row(conn, lease["measurement_id"])
-    profile = await profile_body(conn, measurement["profile_id"])
+def _lease(conn: Connection, lease: dict[str, Any]) -> Lease:
+    measurement = measurement_row(conn, lease["measurement_id"])
+    profile = profile_body(conn, measurement["profile_id"])
     c = problems.c
     query = (
         select(c.problem_id, c.prompt, c.answer, c.grader, problem_sets.c.policy)
@@ -210,9 +201,9 @@ async def _lease(conn: AsyncConnection, lease: dict[str, Any]) -> Lease:
             policy=profile.get("policy") or row.policy,
             n_rollouts=measurement["n_rollouts"],
         )
-        for row in await conn.execute(query)
+        for row in conn.execute(query)
     ]
-    checkpoint = await checkpoint_at(conn, measurement["student"], lease["checkpoint_index"])
+    checkpoint = checkpoint_at(conn, measurement["student"], lease["checkpoint_index"])
     return Lease(
         lease_id=lease["lease_id"],
         token=lease["token"],
@@ -253,61 +244,59 @@ def _held(lease: dict[str, Any], token: str, now: dt.datetime) -> None:
         raise lost({**lease, "state": LeaseState.EXPIRED}, f"it expired at {lease['expires_at']:%H:%M:%S} UTC")
 
 
-async def _locked(conn: AsyncConnection, lease_id: str) -> dict[str, Any]:
+def _locked(conn: Connection, lease_id: str) -> dict[str, Any]:
     query = select(leases).where(leases.c.lease_id == lease_id).with_for_update()
-    row = (await conn.execute(query)).mappings().first()
+    row = conn.execute(query).mappings().first()
     if row is None:
         raise NotFound(f"there is no lease {lease_id!r}")
     return dict(row)
 
 
-async def _lease_of_key(conn: AsyncConnection, identity: Idempotency) -> dict[str, Any] | None:
+def _lease_of_key(conn: Connection, identity: Idempotency) -> dict[str, Any] | None:
     if identity.key is None:
         return None
-    row = (await conn.execute(select(leases).where(leases.c.idempotency_key == identity.key))).mappings().first()
+    row = conn.execute(select(leases).where(leases.c.idempotency_key == identity.key)).mappings().first()
     if row is None:
         return None
     identity.check(row["request_hash"])
     return dict(row)
 
 
-async def _expire(conn: AsyncConnection, now: dt.datetime) -> None:
+def _expire(conn: Connection, now: dt.datetime) -> None:
     late = (leases.c.state == LeaseState.ACTIVE) & (leases.c.expires_at <= now)
     statement = update(leases).where(late).values(state=LeaseState.EXPIRED).returning(leases.c.lease_id)
-    expired = [row.lease_id for row in await conn.execute(statement)]
+    expired = [row.lease_id for row in conn.execute(statement)]
     if expired:
-        await _clear(conn, estimates.c.lease_id.in_(expired))
+        _clear(conn, estimates.c.lease_id.in_(expired))
 
 
-async def _clear(conn: AsyncConnection, condition: ColumnElement[bool]) -> None:
-    await conn.execute(update(estimates).where(condition).values(lease_id=None, lease_expires_at=None))
+def _clear(conn: Connection, condition: ColumnElement[bool]) -> None:
+    conn.execute(update(estimates).where(condition).values(lease_id=None, lease_expires_at=None))
 
 
-async def _set_state(conn: AsyncConnection, lease_id: str, state: LeaseState) -> None:
-    await conn.execute(update(leases).where(leases.c.lease_id == lease_id).values(state=state))
+def _set_state(conn: Connection, lease_id: str, state: LeaseState) -> None:
+    conn.execute(update(leases).where(leases.c.lease_id == lease_id).values(state=state))
 
 
-async def _reported(conn: AsyncConnection, lease_id: str) -> set[int]:
+def _reported(conn: Connection, lease_id: str) -> set[int]:
     query = select(observations.c.problem_id).where(observations.c.lease_id == lease_id)
-    return {row.problem_id for row in await conn.execute(query)}
+    return {row.problem_id for row in conn.execute(query)}
 
 
-async def _receipt(
-    conn: AsyncConnection, lease_id: str, state: LeaseState, n_accepted: int, n_replayed: int
-) -> ReportReceipt:
+def _receipt(conn: Connection, lease_id: str, state: LeaseState, n_accepted: int, n_replayed: int) -> ReportReceipt:
     query = select(func.count()).select_from(estimates).where(estimates.c.lease_id == lease_id)
-    n_open = (await conn.execute(query)).scalar_one()
+    n_open = conn.execute(query).scalar_one()
     return ReportReceipt(lease_id=lease_id, state=state, n_accepted=n_accepted, n_replayed=n_replayed, n_open=n_open)
 
 
-async def profile_body(conn: AsyncConnection, profile_id: str) -> dict[str, Any]:
+def profile_body(conn: Connection, profile_id: str) -> dict[str, Any]:
     """A profile's content with its id and time."""
-    row = rows_as_dicts(await conn.execute(select(profiles).where(profiles.c.profile_id == profile_id)))[0]
+    row = rows_as_dicts(conn.execute(select(profiles).where(profiles.c.profile_id == profile_id)))[0]
     return {**row["body"], "profile_id": profile_id, "created_at": row["created_at"]}
 
 
-async def _sources(
-    conn: AsyncConnection, lease: dict[str, Any], measurement: dict[str, Any], ids: Sequence[int]
+def _sources(
+    conn: Connection, lease: dict[str, Any], measurement: dict[str, Any], ids: Sequence[int]
 ) -> dict[int, ObservationSource]:
     c = estimates.c
     query = select(c.problem_id, c.holdout_key).where(
@@ -315,7 +304,7 @@ async def _sources(
     )
     threshold, audit = holdout_threshold(measurement["holdout_share"]), set(lease["audit_ids"])
     sources = {}
-    for row in await conn.execute(query):
+    for row in conn.execute(query):
         trained = ObservationSource.AUDIT if row.problem_id in audit else ObservationSource.OLDEST
         sources[row.problem_id] = ObservationSource.HOLDOUT if row.holdout_key < threshold else trained
     return sources

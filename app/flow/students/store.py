@@ -3,8 +3,7 @@
 import datetime as dt
 from typing import Any
 
-from sqlalchemy import func, insert, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, func, insert, select
 
 from app.db.engine import Database
 from app.db.tables import checkpoints, profiles, students
@@ -21,41 +20,41 @@ class StudentStore:
         self.db = db
 
     @writes
-    async def create(self, conn: AsyncConnection, wanted: Student) -> Student:
+    def create(self, conn: Connection, wanted: Student) -> Student:
         """Store a student, or return the one of that name."""
-        known = await _student(conn, wanted.name)
+        known = _student(conn, wanted.name)
         if known is not None:
             return known
-        await conn.execute(insert(students).values(**wanted.model_dump(exclude={"latest_checkpoint"})))
+        conn.execute(insert(students).values(**wanted.model_dump(exclude={"latest_checkpoint"})))
         return wanted
 
     @reads
-    async def get(self, conn: AsyncConnection, name: str) -> Student:
+    def get(self, conn: Connection, name: str) -> Student:
         """One student; NotFound when there is none."""
-        return _present(name, await _student(conn, name))
+        return _present(name, _student(conn, name))
 
     @reads
-    async def page(self, conn: AsyncConnection, after: str | None, limit: int) -> list[Student]:
+    def page(self, conn: Connection, after: str | None, limit: int) -> list[Student]:
         """Students by name."""
         query = select(students.c.name).order_by(students.c.name).limit(limit)
         if after is not None:
             query = query.where(students.c.name > after)
-        names = [row.name for row in await conn.execute(query)]
-        return [_present(name, await _student(conn, name)) for name in names]
+        names = [row.name for row in conn.execute(query)]
+        return [_present(name, _student(conn, name)) for name in names]
 
     @writes
-    async def add_checkpoint(
-        self, conn: AsyncConnection, name: str, body: CheckpointCreate, identity: Idempotency, now: dt.datetime
+    def add_checkpoint(
+        self, conn: Connection, name: str, body: CheckpointCreate, identity: Idempotency, now: dt.datetime
     ) -> Checkpoint:
         """Give new weights the next index; the same Idempotency-Key returns the same checkpoint."""
-        locked = await conn.execute(select(students.c.name).where(students.c.name == name).with_for_update())
+        locked = conn.execute(select(students.c.name).where(students.c.name == name).with_for_update())
         if locked.first() is None:
             _present(name, None)
-        known = await _checkpoint_of_key(conn, name, identity)
+        known = _checkpoint_of_key(conn, name, identity)
         if known is not None:
             return known
         c = checkpoints.c
-        newest = (await conn.execute(select(func.max(c.index)).where(c.student == name))).scalar()
+        newest = (conn.execute(select(func.max(c.index)).where(c.student == name))).scalar()
         index = 0 if newest is None else newest + 1
         if body.parent_index is not None and body.parent_index >= index:
             raise Invalid(
@@ -63,80 +62,80 @@ class StudentStore:
             )
         made = Checkpoint(student=name, index=index, **body.model_dump(), created_at=now)
         extra = {"idempotency_key": identity.key, "request_hash": identity.request_hash}
-        await conn.execute(insert(checkpoints).values(**made.model_dump(), **extra))
+        conn.execute(insert(checkpoints).values(**made.model_dump(), **extra))
         return made
 
     @reads
-    async def checkpoints(self, conn: AsyncConnection, name: str, after: int, limit: int) -> list[Checkpoint]:
+    def checkpoints(self, conn: Connection, name: str, after: int, limit: int) -> list[Checkpoint]:
         """Checkpoints of a student above an index, oldest first."""
-        _present(name, await _student(conn, name))
+        _present(name, _student(conn, name))
         c = checkpoints.c
         query = select(checkpoints).where(c.student == name, c.index > after).order_by(c.index).limit(limit)
-        return [Checkpoint.model_validate(row) for row in rows_as_dicts(await conn.execute(query))]
+        return [Checkpoint.model_validate(row) for row in rows_as_dicts(conn.execute(query))]
 
     @writes
-    async def create_profile(self, conn: AsyncConnection, wanted: Profile) -> Profile:
+    def create_profile(self, conn: Connection, wanted: Profile) -> Profile:
         """Store a profile, or return the one with that hash."""
-        known = await _profile(conn, wanted.profile_id)
+        known = _profile(conn, wanted.profile_id)
         if known is not None:
             return known
         body = wanted.model_dump(mode="json", exclude={"profile_id", "created_at"})
         row = {"profile_id": wanted.profile_id, "body": body, "created_at": wanted.created_at}
-        await conn.execute(insert(profiles).values(**row))
+        conn.execute(insert(profiles).values(**row))
         return wanted
 
     @reads
-    async def profile(self, conn: AsyncConnection, profile_id: str) -> Profile:
+    def profile(self, conn: Connection, profile_id: str) -> Profile:
         """One profile; NotFound when there is none."""
-        found = await _profile(conn, profile_id)
+        found = _profile(conn, profile_id)
         if found is None:
             raise NotFound(f"there is no sampling profile {profile_id!r}; POST /v1/sampling-profiles makes one")
         return found
 
     @reads
-    async def profiles(self, conn: AsyncConnection, after: str | None, limit: int) -> list[Profile]:
+    def profiles(self, conn: Connection, after: str | None, limit: int) -> list[Profile]:
         """Profiles by id."""
         query = select(profiles).order_by(profiles.c.profile_id).limit(limit)
         if after is not None:
             query = query.where(profiles.c.profile_id > after)
-        return [_profile_from(row) for row in rows_as_dicts(await conn.execute(query))]
+        return [_profile_from(row) for row in rows_as_dicts(conn.execute(query))]
 
 
-async def latest_checkpoint(conn: AsyncConnection, student: str) -> Checkpoint | None:
+def latest_checkpoint(conn: Connection, student: str) -> Checkpoint | None:
     """The newest checkpoint of a student."""
     c = checkpoints.c
     query = select(checkpoints).where(c.student == student).order_by(c.index.desc()).limit(1)
-    row = (await conn.execute(query)).mappings().first()
+    row = conn.execute(query).mappings().first()
     return None if row is None else Checkpoint.model_validate(dict(row))
 
 
-async def checkpoint_at(conn: AsyncConnection, student: str, index: int) -> Checkpoint:
+def checkpoint_at(conn: Connection, student: str, index: int) -> Checkpoint:
     """A checkpoint that is known to be there."""
     query = select(checkpoints).where(checkpoints.c.student == student, checkpoints.c.index == index)
-    return Checkpoint.model_validate(dict((await conn.execute(query)).mappings().one()))
+    return Checkpoint.model_validate(dict(conn.execute(query).mappings().one()))
 
 
-async def _student(conn: AsyncConnection, name: str) -> Student | None:
-    row = (await conn.execute(select(students).where(students.c.name == name))).mappings().first()
+def _student(conn: Connection, name: str) -> Student | None:
+    row = conn.execute(select(students).where(students.c.name == name)).mappings().first()
     if row is None:
         return None
-    return Student.model_validate({**row, "latest_checkpoint": await latest_checkpoint(conn, name)})
+    return Student.model_validate({**row, "latest_checkpoint": latest_checkpoint(conn, name)})
 
 
-async def _checkpoint_of_key(conn: AsyncConnection, name: str, identity: Idempotency) -> Checkpoint | None:
+def _checkpoint_of_key(conn: Connection, name: str, identity: Idempotency) -> Checkpoint | None:
     if identity.key is None:
         return None
     c = checkpoints.c
     query = select(checkpoints).where(c.student == name, c.idempotency_key == identity.key)
-    row = (await conn.execute(query)).mappings().first()
+    row = conn.execute(query).mappings().first()
     if row is None:
         return None
     identity.check(row["request_hash"])
     return Checkpoint.model_validate(dict(row))
 
 
-async def _profile(conn: AsyncConnection, profile_id: str) -> Profile | None:
-    row = (await conn.execute(select(profiles).where(profiles.c.profile_id == profile_id))).mappings().first()
+def _profile(conn: Connection, profile_id: str) -> Profile | None:
+    row = conn.execute(select(profiles).where(profiles.c.profile_id == profile_id)).mappings().first()
     return None if row is None else _profile_from(dict(row))
 
 

@@ -4,9 +4,8 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Select, Table, func, select, update
+from sqlalchemy import Connection, Select, Table, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import Database
 from app.db.tables import curricula, problems, run_metrics, runs, teacher_references
@@ -22,65 +21,65 @@ class TrainingStore:
         self.db = db
 
     @writes
-    async def create(self, conn: AsyncConnection, wanted: Run) -> Run:
+    def create(self, conn: Connection, wanted: Run) -> Run:
         """Store a run, or return the one of that name on the curriculum."""
         c = runs.c
         known = _query().where(c.curriculum_id == wanted.curriculum_id, c.name == wanted.name)
-        row = (await conn.execute(known)).mappings().first()
+        row = conn.execute(known).mappings().first()
         if row is not None:
             return Run.model_validate(dict(row))
         query = select(curricula.c.curriculum_id).where(curricula.c.curriculum_id == wanted.curriculum_id)
-        if (await conn.execute(query)).first() is None:
+        if conn.execute(query).first() is None:
             raise NotFound(f"there is no curriculum {wanted.curriculum_id!r}; GET /v1/curricula lists them")
-        await conn.execute(runs.insert().values(**wanted.model_dump(exclude={"last_step"})))
+        conn.execute(runs.insert().values(**wanted.model_dump(exclude={"last_step"})))
         return wanted
 
     @reads
-    async def get(self, conn: AsyncConnection, run_id: str) -> Run:
+    def get(self, conn: Connection, run_id: str) -> Run:
         """One run; NotFound when there is none."""
-        return await _run(conn, run_id)
+        return _run(conn, run_id)
 
     @reads
-    async def page(self, conn: AsyncConnection, curriculum_id: str | None, after: str | None, limit: int) -> list[Run]:
+    def page(self, conn: Connection, curriculum_id: str | None, after: str | None, limit: int) -> list[Run]:
         """Runs by id."""
         query = _query().order_by(runs.c.run_id).limit(limit)
         if curriculum_id is not None:
             query = query.where(runs.c.curriculum_id == curriculum_id)
         if after is not None:
             query = query.where(runs.c.run_id > after)
-        return [Run.model_validate(row) for row in rows_as_dicts(await conn.execute(query))]
+        return [Run.model_validate(row) for row in rows_as_dicts(conn.execute(query))]
 
     @writes
-    async def set_state(self, conn: AsyncConnection, run_id: str, state: RunState, now: dt.datetime) -> Run:
+    def set_state(self, conn: Connection, run_id: str, state: RunState, now: dt.datetime) -> Run:
         """Say how a run ended."""
-        await _run(conn, run_id)
-        await conn.execute(update(runs).where(runs.c.run_id == run_id).values(state=state, updated_at=now))
-        return await _run(conn, run_id)
+        _run(conn, run_id)
+        conn.execute(update(runs).where(runs.c.run_id == run_id).values(state=state, updated_at=now))
+        return _run(conn, run_id)
 
     @writes
-    async def append(self, conn: AsyncConnection, run_id: str, points: Sequence[MetricPoint], now: dt.datetime) -> Run:
+    def append(self, conn: Connection, run_id: str, points: Sequence[MetricPoint], now: dt.datetime) -> Run:
         """Store metrics; a step stored before is replaced."""
-        await _run(conn, run_id)
+        _run(conn, run_id)
         rows = [{**point.model_dump(), "run_id": run_id, "created_at": now} for point in points]
         if rows:
-            await _upsert(conn, run_metrics, ["run_id", "step"], rows)
-        await conn.execute(update(runs).where(runs.c.run_id == run_id).values(updated_at=now))
-        return await _run(conn, run_id)
+            _upsert(conn, run_metrics, ["run_id", "step"], rows)
+        conn.execute(update(runs).where(runs.c.run_id == run_id).values(updated_at=now))
+        return _run(conn, run_id)
 
     @reads
-    async def metrics(self, conn: AsyncConnection, run_id: str, after: int, limit: int) -> list[MetricPoint]:
+    def metrics(self, conn: Connection, run_id: str, after: int, limit: int) -> list[MetricPoint]:
         """Metrics of a run above a step."""
-        await _run(conn, run_id)
+        _run(conn, run_id)
         m = run_metrics.c
         query = select(m.step, m.stage, m["values"]).where(m.run_id == run_id, m.step > after)
-        rows = rows_as_dicts(await conn.execute(query.order_by(m.step).limit(limit)))
+        rows = rows_as_dicts(conn.execute(query.order_by(m.step).limit(limit)))
         return [MetricPoint.model_validate(row) for row in rows]
 
     @writes
-    async def put_references(self, conn: AsyncConnection, body: TeacherReferences, now: dt.datetime) -> None:
+    def put_references(self, conn: Connection, body: TeacherReferences, now: dt.datetime) -> None:
         """Store teacher texts; a text stored before is replaced."""
         ids = sorted({reference.problem_id for reference in body.references})
-        known = await rows_in(conn, select(problems.c.problem_id), problems.c.problem_id, ids)
+        known = rows_in(conn, select(problems.c.problem_id), problems.c.problem_id, ids)
         strangers = set(ids) - {row["problem_id"] for row in known}
         if strangers:
             raise Invalid(f"there are no problems {sorted(strangers)[:10]}", code="unknown_problem")
@@ -88,14 +87,14 @@ class TrainingStore:
         by_problem = {r.problem_id: {**r.model_dump(), "text": storable(r.text), **same} for r in body.references}
         rows = [by_problem[problem_id] for problem_id in ids]  # in one order, so that two writers cannot deadlock
         if rows:
-            await _upsert(conn, teacher_references, ["teacher", "problem_id"], rows)
+            _upsert(conn, teacher_references, ["teacher", "problem_id"], rows)
 
     @reads
-    async def references(self, conn: AsyncConnection, body: TeacherReferencesQuery) -> list[TeacherReference]:
+    def references(self, conn: Connection, body: TeacherReferencesQuery) -> list[TeacherReference]:
         """Stored texts of a teacher on some problems."""
         t = teacher_references.c
         query = select(t.problem_id, t.text, t.n_tokens, t.finish_reason).where(t.teacher == body.teacher)
-        rows = await rows_in(conn, query.order_by(t.problem_id), t.problem_id, sorted(set(body.problem_ids)))
+        rows = rows_in(conn, query.order_by(t.problem_id), t.problem_id, sorted(set(body.problem_ids)))
         return [TeacherReference.model_validate(row) for row in rows]
 
 
@@ -104,15 +103,15 @@ def _query() -> Select[Any]:
     return select(runs, last.label("last_step"))
 
 
-async def _run(conn: AsyncConnection, run_id: str) -> Run:
-    row = (await conn.execute(_query().where(runs.c.run_id == run_id))).mappings().first()
+def _run(conn: Connection, run_id: str) -> Run:
+    row = conn.execute(_query().where(runs.c.run_id == run_id)).mappings().first()
     if row is None:
         raise NotFound(f"there is no run {run_id!r}; POST /v1/runs makes one")
     return Run.model_validate(dict(row))
 
 
-async def _upsert(conn: AsyncConnection, table: Table, key: list[str], rows: list[dict[str, Any]]) -> None:
+def _upsert(conn: Connection, table: Table, key: list[str], rows: list[dict[str, Any]]) -> None:
     make = sqlite.insert if conn.dialect.name == "sqlite" else postgresql.insert
     statement = make(table)
     changed = {name: statement.excluded[name] for name in rows[0] if name not in key}
-    await conn.execute(statement.on_conflict_do_update(index_elements=key, set_=changed), rows)
+    conn.execute(statement.on_conflict_do_update(index_elements=key, set_=changed), rows)

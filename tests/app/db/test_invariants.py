@@ -7,7 +7,6 @@ import pytest
 from sqlalchemy import URL, Engine, create_engine, pool, text
 
 from app.db.invariants import broken, queries
-from app.db.migrate import sync_url
 from paced import Client, wire
 from tests.app.world import build, leased, measure
 from tests.service import Service
@@ -63,7 +62,7 @@ def url(service: Service, client: Client, tmp_path: Path) -> URL:
 
 @pytest.fixture
 def engine(url: URL) -> Iterator[Engine]:
-    made = create_engine(sync_url(url), poolclass=pool.NullPool)
+    made = create_engine(url, poolclass=pool.NullPool)
     yield made
     made.dispose()
 

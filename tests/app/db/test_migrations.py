@@ -8,7 +8,7 @@ import pytest
 from alembic import command
 from sqlalchemy import URL, Connection, create_engine, inspect, make_url, pool, text
 
-from app.db.migrate import SchemaMismatch, config, ensure_current, sync_url, upgrade
+from app.db.migrate import SchemaMismatch, config, ensure_current, upgrade
 from app.db.tables import metadata
 from app.settings import Settings
 from tests.service import postgres_databases
@@ -23,7 +23,7 @@ def table_names(url: URL) -> set[str]:
     def read(conn: Connection) -> set[str]:
         return set(inspect(conn).get_table_names()) - {"alembic_version"}
 
-    with create_engine(sync_url(url), poolclass=pool.NullPool).connect() as conn:
+    with create_engine(url, poolclass=pool.NullPool).connect() as conn:
         return read(conn)
 
 
@@ -54,7 +54,7 @@ def test_processes_that_start_together_make_one_schema() -> None:
 @pytest.mark.parametrize("revision", ["0000", None])
 def test_another_schema_is_refused_with_what_to_do(url: URL, revision: str | None) -> None:
     upgrade(url)
-    with create_engine(sync_url(url), poolclass=pool.NullPool).begin() as conn:
+    with create_engine(url, poolclass=pool.NullPool).begin() as conn:
         conn.execute(text("DELETE FROM alembic_version"))
         if revision is not None:
             conn.execute(text("INSERT INTO alembic_version VALUES (:revision)"), {"revision": revision})
@@ -70,7 +70,7 @@ def test_another_schema_is_refused_with_what_to_do(url: URL, revision: str | Non
         ("postgresql://u:p@h/d", "postgresql+psycopg"),
         ("postgres://u:p@h/d", "postgresql+psycopg"),
         ("postgresql+psycopg://u:p@h/d", "postgresql+psycopg"),
-        ("sqlite:///file.db", "sqlite+aiosqlite"),
+        ("sqlite:///file.db", "sqlite"),
     ],
 )
 def test_database_urls_get_an_async_driver(given: str, driver: str) -> None:

@@ -51,8 +51,11 @@ class Shortfall(Resource):
     n_holdout: int
     n_quarantined: int
     n_in_flight: int
+    n_cooling: int
     n_unmeasured: int
+    n_filtered: int
     n_zero_weight: int
+    n_other_strata: int
 
 
 class Batch(Resource):
@@ -99,7 +102,7 @@ class Batch(Resource):
     problem_id: list[int]
     pass_rate: list[float]
     weight: list[float]
-    draw_probability: list[float]
+    draw_probability: list[float | None]
     loss_weight: list[float]
     shortfall: Shortfall | None = None
     problems: list[BatchProblem] | None = None

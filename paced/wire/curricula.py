@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from .base import Id, Name, Request, Resource, example
+from .base import Id, Label, Name, Request, Resource, example
 
 
 class Stage(StrEnum):
@@ -29,7 +29,15 @@ class Preset(StrEnum):
 
     DEFAULT = "default"
     PAPER = "paper"
+    HARD_FILTER = "hard_filter"
     UNIFORM = "uniform"
+
+
+class Selection(StrEnum):
+    """How a batch is picked: a chance in proportion to the weight, or the largest weights of sampled pass rates."""
+
+    PROPORTIONAL = "proportional"
+    THOMPSON = "thompson"
 
 
 class Kernel(Request):
@@ -68,11 +76,48 @@ class DriftFilter(Request):
 EstimatorConfig = Annotated[PlugInFirst | PlugInNewest | DiscountedBeta | DriftFilter, Field(discriminator="name")]
 
 
+class Filters(Request):
+    """What a problem must be to be drawn at all; fields left out admit every problem.
+
+    `tags` admits problems with any of them; `band` those whose estimated pass rate lies strictly between its ends;
+    `min_groups` those measured that often; `cooldown_batches` keeps a served problem out of that many next batches.
+    """
+
+    model_config = example(tags=["algebra"], band=[0.1, 0.9], min_groups=1, cooldown_batches=4)
+
+    tags: Annotated[list[Label], Field(min_length=1, max_length=256)] | None = None
+    sources: Annotated[list[Label], Field(min_length=1, max_length=256)] | None = None
+    band: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]] | None = None
+    min_groups: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    cooldown_batches: Annotated[int, Field(ge=0, le=10_000)] = 0
+
+    @model_validator(mode="after")
+    def _band_is_ordered(self) -> "Filters":
+        if self.band is not None and self.band[0] >= self.band[1]:
+            raise PydanticCustomError("empty_band", "the band's lower end must lie below its upper end")
+        return self
+
+
+class Stratum(Request):
+    """A share of every batch for the problems with a tag."""
+
+    tag: Label
+    share: Annotated[float, Field(gt=0, le=1)]
+
+
 class StagePlan(Request):
     """One stage of the schedule; `steps` counts batches, null runs on for ever (last stage only)."""
 
     stage: Stage
     steps: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+
+
+def _check_strata(strata: list[Stratum] | None) -> None:
+    tags = [stratum.tag for stratum in strata or ()]
+    if len(set(tags)) < len(tags):
+        raise PydanticCustomError("stratum_twice", "a tag stands twice in the strata; add its shares up")
+    if sum(stratum.share for stratum in strata or ()) > 1 + 1e-9:
+        raise PydanticCustomError("shares_over_one", "the shares of the strata add up to more than 1")
 
 
 def _check_schedule(schedule: list[StagePlan] | None) -> None:
@@ -89,13 +134,18 @@ class CurriculumUpdate(Request):
     kernel: Kernel | None = None
     gamma: Annotated[float, Field(ge=0, le=64)] | None = None
     mode: Mode | None = None
+    filters: Filters | None = None
+    strata: Annotated[list[Stratum], Field(max_length=256)] | None = None
+    retest_share: Annotated[float, Field(ge=0, le=0.5)] | None = None
+    selection: Selection | None = None
     schedule: Annotated[list[StagePlan], Field(min_length=1, max_length=64)] | None = None
     loss_weight_clip: Annotated[float, Field(ge=1, le=1e6)] | None = None
     batch_ttl_s: Annotated[float, Field(ge=1, le=7 * 86_400)] | None = None
 
     @model_validator(mode="after")
-    def _schedule_ends_open(self) -> "CurriculumUpdate":
+    def _is_sound(self) -> "CurriculumUpdate":
         _check_schedule(self.schedule)
+        _check_strata(self.strata)
         return self
 
 
@@ -142,6 +192,10 @@ class Curriculum(Resource):
         kernel={"alpha": 1.0, "beta": 1.0},
         gamma=2.0,
         mode="sample",
+        filters={},
+        strata=[],
+        retest_share=0.0,
+        selection="proportional",
         schedule=[{"stage": "forward_kl", "steps": 60}, {"stage": "reverse_kl", "steps": 40}],
         holdout_share=0.25,
         loss_weight_clip=4.0,
@@ -163,6 +217,10 @@ class Curriculum(Resource):
     kernel: Kernel
     gamma: float
     mode: Mode
+    filters: Filters
+    strata: list[Stratum]
+    retest_share: float
+    selection: Selection
     schedule: list[StagePlan]
     holdout_share: float
     loss_weight_clip: float

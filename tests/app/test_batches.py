@@ -49,8 +49,11 @@ def test_open_batches_share_no_problem(make_world: MakeWorld) -> None:
         "n_holdout": 0,
         "n_quarantined": 0,
         "n_in_flight": 30,
+        "n_cooling": 0,
         "n_unmeasured": 0,
+        "n_filtered": 0,
         "n_zero_weight": 0,
+        "n_other_strata": 0,
     }
     world.client.acknowledge(batches[1].batch_id)
     assert sorted(world.draw(30).problem_id) == sorted(batches[1].problem_id)

@@ -6,16 +6,24 @@ from typing import Any
 import numpy as np
 import orjson
 
-from app.flow.estimates.columns import IntArray
 from paced.wire import BatchState
 
 OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_UTC_Z
+# single precision: seven digits of an estimate are more than is known of it
+COLUMNS = {
+    "ordinals": "<i4",
+    "problem_ids": "<i8",
+    "pass_rates": "<f4",
+    "weights": "<f4",
+    "draw_probabilities": "<f4",
+    "loss_weights": "<f4",
+}
 ARRAYS = {
-    "problem_id": ("problem_ids", "<i8"),
-    "pass_rate": ("pass_rates", "<f8"),
-    "weight": ("weights", "<f8"),
-    "draw_probability": ("draw_probabilities", "<f8"),
-    "loss_weight": ("loss_weights", "<f8"),
+    "problem_id": "problem_ids",
+    "pass_rate": "pass_rates",
+    "weight": "weights",
+    "draw_probability": "draw_probabilities",
+    "loss_weight": "loss_weights",
 }
 PLAIN = (
     "batch_id",
@@ -31,9 +39,15 @@ PLAIN = (
 )
 
 
-def unpacked(blob: bytes, dtype: str = "<i8") -> IntArray:
-    """An array from its column."""
-    return np.frombuffer(blob, dtype)
+def unpacked(row: dict[str, Any], column: str) -> Any:
+    """The array of a batch's column."""
+    return np.frombuffer(row[column], COLUMNS[column])
+
+
+def as_sent(row: dict[str, Any]) -> dict[str, list[Any]]:
+    """The arrays as a client reads them from JSON: in the shortest form that single precision needs."""
+    found: dict[str, list[Any]] = orjson.loads(encoded({name: unpacked(row, c) for name, c in ARRAYS.items()}))
+    return found
 
 
 def effective_state(row: dict[str, Any], now: dt.datetime) -> BatchState:
@@ -49,7 +63,7 @@ def fields(row: dict[str, Any], now: dt.datetime, problems: list[dict[str, Any]]
         "curriculum_version": row["version"],
         "state": effective_state(row, now),
         "seed": [row["seed"], row["seq"]],
-        **{name: unpacked(row[column], dtype) for name, (column, dtype) in ARRAYS.items()},
+        **{name: unpacked(row, column) for name, column in ARRAYS.items()},
         "problems": problems,
     }
 

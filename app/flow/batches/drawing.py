@@ -1,24 +1,32 @@
 """One draw: which problems may come, which do, with what weights, and why fewer came than were asked for. Pure."""
 
-import datetime as dt
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from app.flow.batches.samplers import ExponentialKeys, Sampler, generator
-from app.flow.batches.table import HARD_FILTER, Sums, WeightTable
-from app.flow.curricula.rule import Rule
-from app.flow.curricula.weighting import Weighting, weighting
-from app.flow.estimates.columns import BoolArray, FloatArray, IntArray
-from app.flow.estimates.pools import Pool
-from paced.wire import Mode, Shortfall
+from app.flow.batches.law import N_CENSUS, Law, Tally, Terms, is_inside
+from app.flow.batches.samplers import exponential_keys, generator, rejection, top
+from app.flow.curricula.weighting import Totals, loss_weights, power, retest_bonus
+from app.flow.estimates.columns import FloatArray, IntArray
+from app.flow.estimates.estimators import is_settled
+from paced.wire import Selection, Shortfall
 
-SAMPLER: Sampler = ExponentialKeys()
+LARGE = 20_000  # candidates up to which a draw looks at all of them
+MIN_ROOM = 4  # candidates for each problem asked for, or a full pass is faster
+REST = ""  # the stratum of whatever the shares leave open
+
+Subsets = Mapping[str, IntArray | None]  # sorted rows that each stratum's tag admits; None is every row
 
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """Aligned arrays in draw order, and the shortfall if fewer came than were asked for."""
+    """Aligned arrays in draw order, and the shortfall if fewer came than were asked for.
+
+    `draw_probabilities` are NaN where the selection has no closed form (Thompson); of a pool above `LARGE` their
+    normaliser is estimated, with a standard error of half a per cent.
+    """
 
     ordinals: IntArray
     problem_ids: IntArray
@@ -32,88 +40,168 @@ class Draw:
     shortfall: Shortfall | None
 
 
-def draw(
-    pool: Pool,
-    rule: Rule,
-    holdout_share: float,
-    in_flight: IntArray,
-    size: int,
-    seed: int,
-    seq: int,
-    now: dt.datetime,
-    table: WeightTable | None = None,
-) -> Draw:
-    """Draw up to `size` ready problems that are neither held out, nor in quarantine, nor in an open batch.
+@dataclass(slots=True)
+class Memory:
+    """What draws of one pool under one rule remember, by stratum: all terms of a small one, totals of a large one."""
 
-    `table` keeps the weights of a large pool; without one, or where it does not pay, every problem is looked at.
-    """
-    quick = table.draw(in_flight, size, seed, seq, now) if table is not None else None
-    if table is not None and quick is not None:
-        return _from_table(pool, rule, table, *quick)
-    is_trained = pool.is_trained(holdout_share)
-    is_quarantined = pool.is_quarantined(now)
-    is_in_flight = np.zeros(len(pool), np.bool_)
-    is_in_flight[in_flight[in_flight < len(pool)]] = True  # a draw beside this one may know a longer set
-    made = weighting(rule, pool.columns, is_trained & ~(is_quarantined | is_in_flight))
-    rows = SAMPLER.draw(made.draw_probability, size, generator(seed, seq))
-    is_eligible = made.draw_probability > 0.0
-    short = None
-    if len(rows) < size:
-        asides = _Asides(pool.is_ready, is_trained, is_quarantined, is_in_flight)
-        short = _shortfall(size, len(rows), made, asides)
-    p = made.pass_rate
-    return Draw(
-        ordinals=rows,
-        problem_ids=pool.problem_ids[rows],
-        pass_rates=p[rows],
-        weights=made.weight[rows],
-        draw_probabilities=made.draw_probability[rows],
-        loss_weights=made.loss_weight[rows],
-        n_eligible=int(is_eligible.sum()),
-        n_hard_filter=int((is_eligible & (p > HARD_FILTER[0]) & (p < HARD_FILTER[1])).sum()),
-        watermark=pool.watermark,
-        shortfall=short,
-    )
-
-
-def _from_table(pool: Pool, rule: Rule, table: WeightTable, rows: IntArray, left: Sums) -> Draw:
-    weights = table.w[rows]
-    chances = table.power[rows] / left.power
-    factors = weights / left.w / chances if rule.mode == Mode.SAMPLE else weights / (left.w / left.n)
-    return Draw(
-        ordinals=rows,
-        problem_ids=pool.problem_ids[rows],
-        pass_rates=table.p[rows],
-        weights=weights,
-        draw_probabilities=chances,
-        loss_weights=np.minimum(factors, rule.loss_weight_clip),
-        n_eligible=left.n,
-        n_hard_filter=left.n_inside,
-        watermark=pool.watermark,
-        shortfall=None,
-    )
+    terms: dict[str, tuple[int, Terms]] = field(default_factory=dict)  # as of the pool's `n_moves`
+    tallies: dict[str, Tally] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class _Asides:
-    is_ready: BoolArray
-    is_trained: BoolArray
-    is_quarantined: BoolArray
-    is_in_flight: BoolArray
+class _Pick:
+    terms: Terms
+    draw_probability: FloatArray
+    loss_weight: FloatArray
+    n_eligible: int
+    n_hard_filter: int
 
 
-def _shortfall(size: int, n_returned: int, made: Weighting, asides: _Asides) -> Shortfall:
+def draw(law: Law, subsets: Subsets, size: int, seed: int, seq: int, memory: Memory) -> Draw:
+    """Draw up to `size` distinct problems: each stratum its share of them, the rest from all."""
+    rng = generator(seed, seq)
+    picks: list[_Pick] = []
+    at = law
+    for name, n in shares(law, size).items():
+        picks.append(_pick(at, name, subsets[name], n, rng, memory))
+        if len(subsets) > 1:
+            at = at.but(picks[-1].terms.rows)
+    terms = Terms.concatenated([pick.terms for pick in picks])
+    rows = terms.rows
+    return Draw(
+        ordinals=rows,
+        problem_ids=law.pool.problem_ids[rows],
+        pass_rates=terms.pass_rate,
+        weights=terms.weight,
+        draw_probabilities=np.concatenate([pick.draw_probability for pick in picks]),
+        loss_weights=np.concatenate([pick.loss_weight for pick in picks]),
+        n_eligible=picks[-1].n_eligible,
+        n_hard_filter=picks[-1].n_hard_filter,
+        watermark=law.pool.watermark,
+        shortfall=_shortfall(law, subsets, size, rows) if len(rows) < size else None,
+    )
+
+
+def shares(law: Law, size: int) -> dict[str, int]:
+    """How many problems each stratum gives, by largest remainder; what shares leave open comes from all, last."""
+    exact = {stratum.tag: stratum.share * size for stratum in law.rule.strata}
+    exact[REST] = size - sum(exact.values())
+    counts = {name: math.floor(wanted + 1e-9) for name, wanted in exact.items()}
+    by_remainder = sorted(exact, key=lambda name: counts[name] - exact[name])
+    for name in by_remainder[: size - sum(counts.values())]:
+        counts[name] += 1
+    return counts
+
+
+def _pick(
+    law: Law, name: str, candidates: IntArray | None, size: int, rng: np.random.Generator, memory: Memory
+) -> _Pick:
+    n = len(law.pool) if candidates is None else len(candidates)
+    if law.rule.selection == Selection.THOMPSON:
+        return _thompson(law, _all_rows(law, candidates), size, rng)
+    if n > LARGE and n >= MIN_ROOM * size > 0:
+        found = _propose(law, candidates, n, size, rng, memory.tallies.setdefault(name, Tally()))
+        if found is not None:
+            return found
+    return _full_pass(law, name, candidates, size, rng, memory)
+
+
+def _propose(
+    law: Law, candidates: IntArray | None, n: int, size: int, rng: np.random.Generator, tally: Tally
+) -> _Pick | None:
+    def look(places: IntArray) -> tuple[IntArray, Terms]:
+        rows = places if candidates is None else candidates[places]
+        is_open = np.flatnonzero(law.is_open(rows))
+        terms = law.terms(rows[is_open])
+        tally.add(len(rows), terms)
+        return is_open, terms
+
+    if tally.n_seen == 0.0:
+        look(np.random.default_rng(n).integers(0, n, N_CENSUS))
+    totals, n_inside = tally.totals(n)
+    if totals.w <= 0.0:
+        return None
+    bonus = retest_bonus(law.rule, totals)
+    taken: list[Terms] = []
+
+    def accept(places: IntArray, chances: FloatArray) -> IntArray:
+        is_open, terms = look(places)
+        is_taken = chances[is_open] * (1.0 + bonus) < terms.power + bonus * is_settled(terms.pass_rate)
+        taken.append(terms.take(is_taken))
+        return taken[-1].rows
+
+    rows = rejection(n, size, accept, rng)
+    if rows is None:
+        return None
+    seen = Terms.concatenated(taken)
+    by_row = np.argsort(seen.rows, kind="stable")
+    terms = seen.take(by_row[np.searchsorted(seen.rows, rows, sorter=by_row)])
+    chance = (terms.power + bonus * is_settled(terms.pass_rate)) / (totals.power + bonus * totals.n_settled)
+    return _Pick(terms, chance, loss_weights(law.rule, terms.weight, chance, totals), round(totals.n), n_inside)
+
+
+def _full_pass(
+    law: Law, name: str, candidates: IntArray | None, size: int, rng: np.random.Generator, memory: Memory
+) -> _Pick:
+    known = memory.terms.get(name)
+    if known is None or known[0] != law.pool.n_moves:
+        rows = _all_rows(law, candidates)
+        rows = rows[law.is_trained(rows)]
+        known = law.pool.n_moves, law.terms(rows[law.is_wanted(rows)])
+        memory.terms[name] = known
+    terms = known[1].take(~law.is_aside(known[1].rows))
+    terms = terms.take(terms.power > 0.0) if law.rule.retest_share == 0.0 else terms
+    settled = is_settled(terms.pass_rate)
+    largest = float(terms.weight.max(initial=0.0))
+    powered = np.where(terms.power > 0.0, power(law.rule, terms.weight, largest or 1.0), 0.0)
+    totals = Totals.of(terms.weight, powered, settled)
+    weights = powered + retest_bonus(law.rule, totals) * settled
+    if totals.w <= 0.0 and law.rule.retest_share == 0.0:
+        weights = np.zeros(len(weights))  # no weight at all is said, never turned into a uniform draw
+    places = exponential_keys(weights, size, rng)
+    chance = weights[places] / weights.sum() if len(places) else np.empty(0)
+    chosen = terms.take(places)
+    n_inside = int((is_inside(terms.pass_rate) & (weights > 0.0)).sum())
+    factors = loss_weights(law.rule, chosen.weight, chance, totals)
+    return _Pick(chosen, chance, factors, int((weights > 0.0).sum()), n_inside)
+
+
+def _thompson(law: Law, rows: IntArray, size: int, rng: np.random.Generator) -> _Pick:
+    rows = rows[law.is_open(rows)]
+    best = law.terms(rows[top(law.sampled_weight(rows, rng), size)])
+    n_inside = int(is_inside(law.terms(rows).pass_rate).sum())
+    return _Pick(best, np.full(len(best.rows), np.nan), np.ones(len(best.rows)), len(rows), n_inside)
+
+
+def _all_rows(law: Law, candidates: IntArray | None) -> IntArray:
+    return np.arange(len(law.pool)) if candidates is None else candidates
+
+
+def _shortfall(law: Law, subsets: Subsets, size: int, drawn: IntArray) -> Shortfall:
     """Count each problem under the first reason that sets it aside."""
-    is_free = asides.is_trained & ~asides.is_quarantined
-    is_idle = is_free & ~asides.is_in_flight
+    pool, rows = law.pool, np.arange(len(law.pool))
+    is_left = np.ones(len(rows), np.bool_)
+
+    def count(is_reason: object) -> int:
+        nonlocal is_left
+        hit = is_left & np.asarray(is_reason, np.bool_)
+        is_left = is_left & ~hit
+        return int(hit.sum())
+
+    rest = subsets[REST]
+    terms = law.terms(rows)
+    is_known = law.is_known(rows)
     return Shortfall(
         n_requested=size,
-        n_returned=n_returned,
-        n_problems=len(made.weight),
-        n_flagged=int((~asides.is_ready).sum()),
-        n_holdout=int((asides.is_ready & ~asides.is_trained).sum()),
-        n_quarantined=int((asides.is_trained & asides.is_quarantined).sum()),
-        n_in_flight=int((is_free & asides.is_in_flight).sum()),
-        n_unmeasured=int((is_idle & ~made.is_known).sum()),
-        n_zero_weight=int((is_idle & made.is_known & (made.draw_probability <= 0.0)).sum()),
+        n_returned=count(np.isin(rows, drawn)),
+        n_problems=len(rows),
+        n_flagged=count(~pool.is_ready),
+        n_holdout=count(~law.is_trained(rows)),
+        n_quarantined=count(np.isin(rows, law.quarantined)),
+        n_in_flight=count(np.isin(rows, law.recent.in_flight)),
+        n_cooling=count(np.isin(rows, law.recent.cooling)),
+        n_unmeasured=count(~is_known),
+        n_filtered=count(~law.is_wanted(rows) | (False if rest is None else ~np.isin(rows, rest))),
+        n_zero_weight=count(terms.power <= 0.0 if law.rule.mode == "sample" else terms.weight <= 0.0),
+        n_other_strata=int(is_left.sum()),
     )

@@ -1,18 +1,23 @@
 """Drawing, reading, acknowledging and explaining batches."""
 
 import datetime as dt
+from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import structlog
 
 from app.clock import Clock
 from app.errors import Invalid
 from app.flow.batches import body as wire_body
-from app.flow.batches.drawing import draw
-from app.flow.batches.store import BatchStore, new_batch
-from app.flow.batches.table import HARD_FILTER, LARGE, Tables
+from app.flow.batches.drawing import REST, Draw, Memory, draw
+from app.flow.batches.law import HARD_FILTER, Law, Recent
+from app.flow.batches.store import BatchStore, Seen, Stale, new_batch
 from app.flow.curricula.rule import Rule
 from app.flow.curricula.store import CurriculumStore
+from app.flow.estimates.columns import IntArray
+from app.flow.estimates.pools import Pool
 from app.flow.estimates.service import EstimateService
 from app.flow.rollouts.groups import Group, from_outcome
 from app.flow.students.store import StudentStore
@@ -28,6 +33,19 @@ from paced.wire import (
 )
 
 log = structlog.get_logger()
+N_PLANS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What draws of one curriculum need, for as long as nothing of it changes."""
+
+    curriculum: dict[str, Any]
+    seen: Seen
+    rule: Rule
+    pool: Pool
+    subsets: dict[str, IntArray | None]
+    memory: Memory
 
 
 class BatchService:
@@ -46,43 +64,53 @@ class BatchService:
         self._estimates = estimates
         self._students = students
         self._clock = clock
-        self._tables = Tables()
+        self._plans: OrderedDict[str, _Plan] = OrderedDict()
 
     async def draw(self, curriculum_id: str, request: BatchRequest, identity: Idempotency) -> dict[str, Any]:
         """Draw a batch; it is stored before this returns, and the same key returns it again."""
-        curriculum = await self._curricula.get(curriculum_id)
         now = self._clock()
-        row = await self._store.of_key(curriculum_id, identity)
-        if row is None:
-            row = await self._draw(curriculum, request, identity, now)
-        return await self._public(row, now, with_problems=request.include == "problems")
+        while True:
+            plan = self._plans.get(curriculum_id)
+            if plan is None or not self._estimates.is_current(plan.curriculum["measurement_id"], plan.pool):
+                plan = await self._planned(curriculum_id)
+            try:
+                row = await self._draw(plan, request, identity, now)
+            except Stale:
+                self._plans.pop(curriculum_id, None)
+            else:
+                return await self._public(row, now, with_problems=request.include == "problems")
+
+    async def _planned(self, curriculum_id: str) -> _Plan:
+        curriculum = await self._curricula.get(curriculum_id)
+        rule = Rule.model_validate(curriculum["rule"])
+        number, f = curriculum["measurement_id"], rule.filters
+        pool = await self._estimates.pool(number, curriculum["n_problems"], curriculum["state_version"])
+        admitted = await self._estimates.subset(number, pool, f.tags, f.sources)
+        subsets: dict[str, IntArray | None] = {REST: admitted}
+        for stratum in rule.strata:
+            rows = await self._estimates.subset(number, pool, [stratum.tag], f.sources)
+            subsets[stratum.tag] = _both(rows, admitted)
+        plan = _Plan(curriculum, Seen.of(curriculum), rule, pool, subsets, Memory())
+        self._plans[curriculum_id] = plan
+        while len(self._plans) > N_PLANS:
+            self._plans.popitem(last=False)
+        return plan
 
     async def _draw(
-        self, curriculum: dict[str, Any], request: BatchRequest, identity: Idempotency, now: dt.datetime
+        self, plan: _Plan, request: BatchRequest, identity: Idempotency, now: dt.datetime
     ) -> dict[str, Any]:
-        rule = Rule.model_validate(curriculum["rule"])
+        curriculum, pool, rule = plan.curriculum, plan.pool, plan.rule
         share, seed = curriculum["holdout_share"], curriculum["seed"]
-        pool = await self._estimates.pool(
-            curriculum["measurement_id"], curriculum["n_problems"], curriculum["state_version"]
-        )
-        number = curriculum["measurement_id"]
-        table = self._tables.of(number, pool, rule, share) if len(pool) > LARGE else None
-        n_trained = int(pool.is_trained(share).sum()) if table is None else table.n_candidates
-        if request.size > n_trained:
-            raise Invalid(
-                f"a batch of {request.size} is larger than the pool: set {curriculum['problem_set']!r} has "
-                f"{len(pool)} problems, {len(pool) - n_trained} of them held out or flagged; "
-                f"ask for at most {n_trained}",
-                code="batch_larger_than_pool",
-                n_trained=n_trained,
-            )
+        n_trained = pool.n_trained(share)
+
+        def compose(seq: int, recent: Recent) -> Draw:
+            if request.size > n_trained:
+                raise _too_large(request.size, curriculum["problem_set"], len(pool), n_trained)
+            law = Law(pool, rule, share, recent, now)
+            return draw(law, plan.subsets, request.size, seed, seq, plan.memory)
+
         values = new_batch(curriculum, request.run_id, request.size, rule.batch_ttl_s, now)
-        row = await self._store.draw(
-            values,
-            identity,
-            rule.stage_at,
-            lambda seq, in_flight: draw(pool, rule, share, in_flight, request.size, seed, seq, now, table),
-        )
+        row = await self._store.draw(values, identity, plan.seen, rule, compose)
         log.info("drawn", batch_id=row["batch_id"], curriculum_id=row["curriculum_id"], size=row["size"])
         return row
 
@@ -120,10 +148,10 @@ class BatchService:
         row = await self._store.get(batch_id)
         rule = await self._curricula.rule_at(row["curriculum_id"], row["version"])
         curriculum = await self._curricula.get(row["curriculum_id"])
-        ids = wire_body.unpacked(row["problem_ids"]).tolist()
+        ids = wire_body.unpacked(row, "problem_ids").tolist()
         seen = await self._estimates.observations(curriculum["measurement_id"], ids, row["watermark"])
-        arrays = {name: wire_body.unpacked(row[c], dtype).tolist() for name, (c, dtype) in wire_body.ARRAYS.items()}
-        ordinals = wire_body.unpacked(row["ordinals"]).tolist()
+        arrays = wire_body.as_sent(row)
+        ordinals = wire_body.unpacked(row, "ordinals").tolist()
         items = [
             ExplainedItem(
                 **{name: values[i] for name, values in arrays.items()},
@@ -149,8 +177,23 @@ class BatchService:
     async def _public(self, row: dict[str, Any], now: dt.datetime, *, with_problems: bool) -> dict[str, Any]:
         problems = None
         if with_problems:
-            problems = await self._store.problems(wire_body.unpacked(row["problem_ids"]).tolist())
+            problems = await self._store.problems(wire_body.unpacked(row, "problem_ids").tolist())
         return wire_body.fields(row, now, problems)
+
+
+def _both(rows: IntArray | None, others: IntArray | None) -> IntArray | None:
+    if rows is None or others is None:
+        return others if rows is None else rows
+    return np.intersect1d(rows, others)
+
+
+def _too_large(size: int, problem_set: str, n_problems: int, n_trained: int) -> Invalid:
+    return Invalid(
+        f"a batch of {size} is larger than the pool: set {problem_set!r} has {n_problems} problems, "
+        f"{n_problems - n_trained} of them held out or flagged; ask for at most {n_trained}",
+        code="batch_larger_than_pool",
+        n_trained=n_trained,
+    )
 
 
 def _hard_filter(p: float, n_inside: int) -> float:

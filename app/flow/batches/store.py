@@ -1,35 +1,48 @@
 """Batches in the database: the draw is on disk before it is returned."""
 
 import datetime as dt
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import orjson
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, Select, String, bindparam, func, insert, select, update
 
 from app.db.engine import Database
-from app.db.tables import batches, curricula, problems, runs
+from app.db.tables import batches, curricula, measurements, problem_sets, problems, runs
 from app.db.transaction import reads, rows_as_dicts, rows_in, writes
 from app.errors import Conflict, Invalid, NotFound
-from app.flow.batches.body import effective_state, unpacked
+from app.flow.batches.body import COLUMNS, effective_state, unpacked
 from app.flow.batches.drawing import Draw
-from app.flow.estimates.columns import IntArray
+from app.flow.batches.law import Recent
+from app.flow.curricula.rule import Rule
 from app.flow.rollouts.groups import Group
 from app.flow.rollouts.observer import Observer
 from app.http.idempotency import Idempotency
 from app.ids import new_id
-from paced.wire import BatchState, Stage
+from paced.wire import BatchState
 
-Compose = Callable[[int, IntArray], Draw]
-ARRAY_TYPES = {
-    "ordinals": "<i8",
-    "problem_ids": "<i8",
-    "pass_rates": "<f8",
-    "weights": "<f8",
-    "draw_probabilities": "<f8",
-    "loss_weights": "<f8",
-}
+Compose = Callable[[int, Recent], Draw]
+
+
+class Stale(Exception):
+    """What the caller planned from has changed since: plan anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a draw was planned from."""
+
+    version: int
+    holdout_share: float
+    n_problems: int
+    state_version: int
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """From a curriculum's row."""
+        return cls(*(row[name] for name in cls.__slots__))
 
 
 class BatchStore:
@@ -39,44 +52,40 @@ class BatchStore:
         self.db = db
         self._observer = observer
 
-    @reads
-    def of_key(self, conn: Connection, curriculum_id: str, identity: Idempotency) -> dict[str, Any] | None:
-        """The batch that an Idempotency-Key stands for."""
-        return _of_key(conn, curriculum_id, identity)
-
     @writes
     def draw(
         self,
         conn: Connection,
         values: dict[str, Any],
         identity: Idempotency,
-        stage_at: Callable[[int], Stage],
+        seen: Seen,
+        rule: Rule,
         compose: Compose,
     ) -> dict[str, Any]:
-        """Draw and store one batch; draws of one curriculum wait for each other.
+        """Draw and store one batch, or return the one of this key; draws of one curriculum wait for each other.
 
-        `compose` gets the draw's number and the ordinals in open batches. Raises Conflict when nothing is
-        eligible or the schedule is over.
+        `compose` gets the draw's number and the rows of open and recent batches. Raises Stale when the curriculum or
+        its set is not as `seen`, Conflict when nothing is eligible or the schedule is over.
         """
-        curriculum_id, now = values["curriculum_id"], values["created_at"]
-        lock = select(curricula.c.curriculum_id).where(curricula.c.curriculum_id == curriculum_id)
-        conn.execute(lock.with_for_update())
-        known = _of_key(conn, curriculum_id, identity)
-        if known is not None:
+        curriculum_id, run_id, now = values["curriculum_id"], values["run_id"], values["created_at"]
+        head = _head(conn, curriculum_id, run_id, identity.key)
+        if head["known_id"] is not None:
+            known = _row(conn, head["known_id"])
+            identity.check(known["request_hash"])
             return known
-        _expire(conn, curriculum_id, now)
-        seq = _count(conn, batches.c.curriculum_id == curriculum_id)
-        step = seq
-        if values["run_id"] is not None:
-            _check_run(conn, values["run_id"], curriculum_id)
-            step = _count(conn, batches.c.run_id == values["run_id"])
-        stage = stage_at(step)
-        drawn = compose(seq, _in_flight(conn, curriculum_id))
+        if Seen.of(head) != seen:
+            raise Stale
+        if run_id is not None:
+            _check_run(run_id, head["run_curriculum_id"], curriculum_id)
+        seq = head["last_seq"] + 1
+        step = seq if run_id is None else head["last_step"] + 1
+        stage = rule.stage_at(step)
+        drawn = compose(seq, _recent(conn, curriculum_id, seq - rule.filters.cooldown_batches, now))
         _check_not_empty(drawn)
         row = {**values, "seq": seq, "step": step, "stage": stage, **_draw_columns(drawn)}
-        identified = {"idempotency_key": identity.key, "request_hash": identity.request_hash}
-        conn.execute(insert(batches).values(**row, **identified, state=BatchState.OPEN))
-        return {**row, **identified, "state": BatchState.OPEN, "acknowledged_at": None}
+        row |= {"idempotency_key": identity.key, "request_hash": identity.request_hash, "state": BatchState.OPEN}
+        conn.execute(_INSERT, row)
+        return {**row, "acknowledged_at": None}
 
     @reads
     def get(self, conn: Connection, batch_id: str) -> dict[str, Any]:
@@ -132,7 +141,7 @@ class BatchStore:
                 "drop this step and draw again (raise the curriculum's batch_ttl_s if steps take longer)",
                 code="batch_expired",
             )
-        strangers = {group.problem_id for group in groups} - set(unpacked(row["problem_ids"]).tolist())
+        strangers = {group.problem_id for group in groups} - set(unpacked(row, "problem_ids").tolist())
         if strangers:
             raise Invalid(f"problems {sorted(strangers)[:10]} are not in batch {batch_id}", code="not_in_batch")
         if groups:
@@ -167,41 +176,39 @@ def _row(conn: Connection, batch_id: str, *, lock: bool = False) -> dict[str, An
     return dict(row)
 
 
-def _of_key(conn: Connection, curriculum_id: str, identity: Idempotency) -> dict[str, Any] | None:
-    if identity.key is None:
-        return None
-    c = batches.c
-    query = select(batches).where(c.curriculum_id == curriculum_id, c.idempotency_key == identity.key)
-    row = conn.execute(query).mappings().first()
-    if row is None:
-        return None
-    identity.check(row["request_hash"])
-    return dict(row)
+def _head(conn: Connection, curriculum_id: str, run_id: str | None, key: str | None) -> dict[str, Any]:
+    """What a draw must know of its curriculum, in one statement; on PostgreSQL the curriculum is locked before."""
+    if conn.dialect.name != "sqlite":
+        c = curricula.c.curriculum_id
+        conn.execute(select(c).where(c == curriculum_id).with_for_update())
+    found = conn.execute(_HEAD, {"curriculum": curriculum_id, "run": run_id, "key": key}).mappings().first()
+    if found is None:
+        raise NotFound(f"there is no curriculum {curriculum_id!r}; GET /v1/curricula lists them")
+    return dict(found)
 
 
-def _expire(conn: Connection, curriculum_id: str, now: dt.datetime) -> None:
-    c = batches.c
-    late = (c.curriculum_id == curriculum_id) & (c.state == BatchState.OPEN) & (c.expires_at <= now)
-    conn.execute(update(batches).where(late).values(state=BatchState.EXPIRED))
+def _recent(conn: Connection, curriculum_id: str, from_seq: int, now: dt.datetime) -> Recent:
+    """Rows of open batches and of those from a draw number on; open batches past their time are closed."""
+    is_open, cooling, late = [_NO_ROWS], [_NO_ROWS], []
+    for row in conn.execute(_RECENT, {"curriculum": curriculum_id, "seq": from_seq}).mappings():
+        ordinals = unpacked(dict(row), "ordinals")
+        is_late = row["state"] == BatchState.OPEN and row["expires_at"] <= now
+        if is_late:
+            late.append(row["batch_id"])
+        elif row["state"] == BatchState.OPEN:
+            is_open.append(ordinals)
+        if row["seq"] >= from_seq and not (is_late or row["state"] == BatchState.EXPIRED):
+            cooling.append(ordinals)
+    if late:
+        conn.execute(update(batches).where(batches.c.batch_id.in_(late)).values(state=BatchState.EXPIRED))
+    return Recent(np.concatenate(is_open), np.concatenate(cooling))
 
 
-def _count(conn: Connection, condition: Any) -> int:
-    return int((conn.execute(select(func.count()).select_from(batches).where(condition))).scalar_one())
-
-
-def _in_flight(conn: Connection, curriculum_id: str) -> IntArray:
-    c = batches.c
-    query = select(c.ordinals).where(c.curriculum_id == curriculum_id, c.state == BatchState.OPEN)
-    blobs = [unpacked(row.ordinals) for row in conn.execute(query)]
-    return np.concatenate(blobs) if blobs else np.empty(0, np.int64)
-
-
-def _check_run(conn: Connection, run_id: str, curriculum_id: str) -> None:
-    row = conn.execute(select(runs.c.curriculum_id).where(runs.c.run_id == run_id)).first()
-    if row is None:
+def _check_run(run_id: str, theirs: str | None, curriculum_id: str) -> None:
+    if theirs is None:
         raise NotFound(f"there is no run {run_id!r}; POST /v1/runs makes one")
-    if row.curriculum_id != curriculum_id:
-        raise Invalid(f"run {run_id} belongs to curriculum {row.curriculum_id}", code="run_of_other_curriculum")
+    if theirs != curriculum_id:
+        raise Invalid(f"run {run_id} belongs to curriculum {theirs}", code="run_of_other_curriculum")
 
 
 def _check_not_empty(drawn: Draw) -> None:
@@ -209,8 +216,9 @@ def _check_not_empty(drawn: Draw) -> None:
         short = drawn.shortfall
         raise Conflict(
             f"none of the {short.n_problems} problems can be drawn: {short.n_flagged} are flagged, {short.n_holdout} "
-            f"held out, {short.n_quarantined} in quarantine, {short.n_in_flight} in open batches, "
-            f"{short.n_unmeasured} not measured yet, {short.n_zero_weight} of weight 0 (always right or always wrong)",
+            f"held out, {short.n_quarantined} in quarantine, {short.n_in_flight} in open batches, {short.n_cooling} "
+            f"cool down, {short.n_unmeasured} not measured yet, {short.n_filtered} outside the filters, "
+            f"{short.n_zero_weight} of weight 0 (always right or always wrong)",
             code="no_eligible_problems",
             retry_after_s=5.0,
             shortfall=short.model_dump(),
@@ -218,7 +226,7 @@ def _check_not_empty(drawn: Draw) -> None:
 
 
 def _draw_columns(drawn: Draw) -> dict[str, Any]:
-    arrays = {name: getattr(drawn, name).astype(dtype).tobytes() for name, dtype in ARRAY_TYPES.items()}
+    arrays = {name: getattr(drawn, name).astype(dtype).tobytes() for name, dtype in COLUMNS.items()}
     return {
         **arrays,
         "size": len(drawn.ordinals),
@@ -227,3 +235,36 @@ def _draw_columns(drawn: Draw) -> dict[str, Any]:
         "n_hard_filter": drawn.n_hard_filter,
         "shortfall": None if drawn.shortfall is None else drawn.shortfall.model_dump(),
     }
+
+
+def _head_query() -> Select[Any]:
+    b, c, m, r, s = batches.c, curricula.c, measurements.c, runs.c, problem_sets.c
+    mine, run = bindparam("curriculum", type_=String), bindparam("run", type_=String)
+    last = func.coalesce(func.max(b.seq), -1)
+    return (
+        select(
+            c.version,
+            m.holdout_share,
+            s.n_problems,
+            s.state_version,
+            select(last).where(b.curriculum_id == mine).scalar_subquery().label("last_seq"),
+            select(func.coalesce(func.max(b.step), -1)).where(b.run_id == run).scalar_subquery().label("last_step"),
+            select(r.curriculum_id).where(r.run_id == run).scalar_subquery().label("run_curriculum_id"),
+            select(b.batch_id)
+            .where(b.curriculum_id == mine, b.idempotency_key == bindparam("key", type_=String))
+            .scalar_subquery()
+            .label("known_id"),
+        )
+        .join(measurements, m.measurement_id == c.measurement_id)
+        .join(problem_sets, s.name == m.problem_set)
+        .where(c.curriculum_id == mine)
+    )
+
+
+_NO_ROWS = np.empty(0, np.int32)
+_HEAD = _head_query()
+_INSERT = insert(batches)
+_RECENT = select(batches.c.batch_id, batches.c.ordinals, batches.c.state, batches.c.seq, batches.c.expires_at).where(
+    batches.c.curriculum_id == bindparam("curriculum"),
+    (batches.c.state == BatchState.OPEN) | (batches.c.seq >= bindparam("seq")),
+)

@@ -7,12 +7,16 @@ from paced.wire import (
     CurriculumUpdate,
     DiscountedBeta,
     EstimatorConfig,
+    Filters,
     Kernel,
     Mode,
     PlugInFirst,
+    PlugInNewest,
     Preset,
+    Selection,
     Stage,
     StagePlan,
+    Stratum,
 )
 
 FORWARD_THEN_REVERSE = [StagePlan(stage=Stage.FORWARD_KL, steps=100), StagePlan(stage=Stage.REVERSE_KL)]
@@ -27,6 +31,10 @@ class Rule(BaseModel):
     kernel: Kernel = Kernel()
     gamma: float
     mode: Mode
+    filters: Filters = Filters()
+    strata: list[Stratum] = []
+    retest_share: float = 0.0
+    selection: Selection = Selection.PROPORTIONAL
     schedule: list[StagePlan] = FORWARD_THEN_REVERSE
     loss_weight_clip: float = 4.0
     batch_ttl_s: float = 3600.0
@@ -55,5 +63,13 @@ PRESETS: dict[Preset, Rule] = {
     Preset.DEFAULT: Rule(estimator=DiscountedBeta(), gamma=2.0, mode=Mode.SAMPLE),
     # plug-in k/n measured once, uniform draw, the weight in the loss (arXiv 2603.11178)
     Preset.PAPER: Rule(estimator=PlugInFirst(), gamma=1.0, mode=Mode.REWEIGHT),
+    # uniform inside a band of the newest k/n, as most trainers filter
+    Preset.HARD_FILTER: Rule(
+        estimator=PlugInNewest(),
+        kernel=Kernel(alpha=0.0, beta=0.0),
+        gamma=1.0,
+        mode=Mode.SAMPLE,
+        filters=Filters(band=(0.2, 0.8)),
+    ),
     Preset.UNIFORM: Rule(estimator=DiscountedBeta(), kernel=Kernel(alpha=0.0, beta=0.0), gamma=1.0, mode=Mode.SAMPLE),
 }

@@ -3,6 +3,8 @@
 `sample`:   P_i ∝ E[w_i]^γ, and loss_weight_i = (w_i/Σw) / P_i, so that the expected loss is w-weighted
             whatever γ is; clipped above, since a rare draw would carry a large factor.
 `reweight`: uniform draw, loss_weight_i = w_i / mean(w), as in the paper.
+`retest_share` of the chance goes to problems that the student always or never solves, evenly: they train next to
+nothing (their loss weight stays small), but a trainer that reports outcomes sees when one comes back.
 """
 
 from dataclasses import dataclass
@@ -10,39 +12,51 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.flow.curricula.rule import Rule
-from app.flow.estimates.columns import BoolArray, Columns, FloatArray
-from app.flow.estimates.estimators import make_estimator
-from paced.wire import Mode
+from app.flow.estimates.columns import BoolArray, FloatArray
+from paced.wire import Kernel, Mode
 
 
 @dataclass(frozen=True, slots=True)
-class Weighting:
-    """Aligned with the problems: estimate, E[w], chance of the first draw, loss weight (0 where not eligible)."""
+class Totals:
+    """Over all problems that may be drawn: weight, power, and how many (`n_settled`: off the frontier)."""
 
-    pass_rate: FloatArray
-    weight: FloatArray
-    draw_probability: FloatArray
-    loss_weight: FloatArray
-    is_known: BoolArray
+    w: float
+    power: float
+    n: float
+    n_settled: float
+
+    @classmethod
+    def of(cls, w: FloatArray, power: FloatArray, is_settled: BoolArray, scale: float = 1.0) -> "Totals":
+        """Sums over open problems, times `scale`."""
+        return cls(scale * float(w.sum()), scale * float(power.sum()), scale * len(w), scale * float(is_settled.sum()))
 
 
-def weighting(rule: Rule, columns: Columns, is_allowed: BoolArray) -> Weighting:
-    """Weights of all problems under a rule; only allowed ones get a chance."""
-    estimator = make_estimator(rule.estimator)
-    is_known = estimator.is_known(columns)
-    w = estimator.expected_weight(columns, rule.kernel)
-    is_open = is_allowed & is_known
-    w_open = np.where(is_open, w, 0.0)
-    if w_open.sum() <= 0.0:
-        nothing = np.zeros(len(columns))
-        return Weighting(estimator.pass_rate(columns), w, nothing, nothing, is_known)
+def peak(kernel: Kernel) -> float:
+    """The largest w(p): α^α β^β / (α+β)^(α+β)."""
+    a, b = kernel.alpha, kernel.beta
+    return float(a**a * b**b / (a + b) ** (a + b)) if a + b else 1.0
+
+
+def power(rule: Rule, w: FloatArray, largest: float) -> FloatArray:
+    """(E[w] / largest)^γ where the weight acts in the draw, 1 where it acts in the loss; 0 of no weight stays 0."""
     if rule.mode == Mode.REWEIGHT:
-        q = is_open / is_open.sum()
-        factor = w_open / w_open[is_open].mean()
-    else:
-        # relative to the largest weight, so that a high power cannot underflow to all zeros
-        power = np.where(w_open > 0.0, (w_open / w_open.max()) ** rule.gamma, 0.0)
-        q = power / power.sum()
-        target = w_open / w_open.sum()
-        factor = np.divide(target, q, out=np.zeros_like(q), where=q > 0.0)
-    return Weighting(estimator.pass_rate(columns), w, q, np.minimum(factor, rule.loss_weight_clip), is_known)
+        return np.ones(len(w))
+    # relative to the largest, so that a high power cannot underflow to all zeros
+    powered: FloatArray = np.where(w > 0.0, np.minimum(w / largest, 1.0) ** rule.gamma, 0.0)
+    return powered
+
+
+def retest_bonus(rule: Rule, totals: Totals) -> float:
+    """What to add to the power of each settled problem so that together they get `retest_share` of the chance."""
+    share = rule.retest_share if rule.mode == Mode.SAMPLE else 0.0
+    if share == 0.0 or totals.n_settled == 0.0:
+        return 0.0
+    return share / (1.0 - share) * totals.power / totals.n_settled if totals.power > 0.0 else 1.0
+
+
+def loss_weights(rule: Rule, w: FloatArray, draw_probability: FloatArray, totals: Totals) -> FloatArray:
+    """Factors of the losses of drawn problems, clipped above; 1 where no weight is left to speak of."""
+    if totals.w <= 0.0:
+        return np.ones(len(w))
+    factor = w / totals.w / draw_probability if rule.mode == Mode.SAMPLE else w / (totals.w / totals.n)
+    return np.minimum(factor, rule.loss_weight_clip)

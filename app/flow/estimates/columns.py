@@ -21,7 +21,8 @@ class Columns:
     `discounted_passed` and `discounted_failed` exclude any prior, so that a prior can change without a
     rebuild: a = prior_a + discounted_passed is the recursion a <- λa + (1-λ)prior_a + k solved for it.
     `logit_mean` to `belief_index` are the drift filter's, zero until the first counted group (see filters.py).
-    `ability` and `now_index` are in memory only: the level of each problem's skill, and the newest checkpoint, today.
+    In memory only: `skill`, the place of each problem's skill in `levels`, which holds the abilities as they are now,
+    and `now_index`, the checkpoint of now (one for all, or one a problem).
     """
 
     first_passed: IntArray
@@ -34,13 +35,15 @@ class Columns:
     logit_variance: FloatArray
     ability_seen: FloatArray
     belief_index: IntArray
-    ability: FloatArray
-    now_index: IntArray
+    skill: IntArray
+    levels: FloatArray
+    now_index: IntArray | int
 
     @classmethod
     def zeros(cls, n: int) -> Self:
         """Columns of problems never measured."""
-        return cls(**{f.name: np.zeros(n, dtype_of(f.name)) for f in fields(cls)})
+        arrays = {name: np.zeros(n, dtype_of(name)) for name in (*NAMES, "skill")}
+        return cls(**arrays, levels=np.zeros(1), now_index=0)
 
     def __len__(self) -> int:
         """Number of problems."""
@@ -48,7 +51,15 @@ class Columns:
 
     def take(self, rows: IntArray) -> Self:
         """Columns of some rows, copied."""
-        return type(self)(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+        arrays = {name: getattr(self, name)[rows] for name in (*NAMES, "skill")}
+        now = self.now_index
+        return type(self)(**arrays, levels=self.levels, now_index=now if isinstance(now, int) else now[rows])
+
+    @property
+    def ability(self) -> FloatArray:
+        """The level of each problem's skill now."""
+        levels: FloatArray = self.levels[self.skill]
+        return levels
 
     def put(self, row: int, values: dict[str, Any]) -> None:
         """Overwrite what is stored of one row."""
@@ -62,20 +73,19 @@ class Columns:
 
     @classmethod
     def stored(cls, arrays: dict[str, Any]) -> Self:
-        """Columns from arrays of what is stored; abilities start at 0."""
-        made = cls.zeros(len(arrays[NAMES[0]]))
-        for name in NAMES:
-            setattr(made, name, arrays[name])
-        return made
+        """Columns from arrays of what is stored, and `skill` if it is there; abilities start at 0."""
+        skill = arrays.get("skill", np.zeros(len(arrays[NAMES[0]]), np.int32))
+        n_skills = int(skill.max(initial=0)) + 1
+        return cls(**{name: arrays[name] for name in NAMES}, skill=skill, levels=np.zeros(n_skills), now_index=0)
 
 
-NAMES = tuple(f.name for f in fields(Columns) if f.name not in ("ability", "now_index"))
-_REAL = {"discounted_passed", "discounted_failed", "logit_mean", "logit_variance", "ability_seen", "ability"}
+NAMES = tuple(f.name for f in fields(Columns) if f.name not in ("skill", "levels", "now_index"))
+_REAL = {"discounted_passed", "discounted_failed", "logit_mean", "logit_variance", "ability_seen"}
 
 
 def dtype_of(name: str) -> Any:
     """The type of a column's array."""
-    return np.float64 if name in _REAL else np.int64
+    return np.float64 if name in _REAL else np.int32
 
 
 def observed(row: dict[str, Any], n_passed: int, n_counted: int) -> dict[str, Any]:

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from scipy.special import betaincinv, betaln, ndtri
+from scipy.special import betaincinv, betaln, expit, ndtri
 
 from app.flow.estimates.columns import BoolArray, Columns, FloatArray
-from app.flow.estimates.filters import Beliefs, expected_weight, quantile, sigmoid_moments
+from app.flow.estimates.filters import Beliefs, quantile, weigh
 from paced.wire import DiscountedBeta, DriftFilter, EstimatorConfig, Kernel, PlugInFirst, PlugInNewest
 
 MASS = 0.9  # of the central interval shown with each estimate
+FRONTIER = (0.1, 0.9)  # pass rates at which a student sometimes succeeds and sometimes fails
 Z = float(ndtri(1 - (1 - MASS) / 2))
 
 
@@ -32,6 +33,14 @@ class Estimator(Protocol):
         """E[w(p)], 0 where nothing is known."""
         ...
 
+    def weigh(self, columns: Columns, kernel: Kernel) -> tuple[FloatArray, FloatArray]:
+        """Both of them at once, as a draw asks for them."""
+        ...
+
+    def sampled_weight(self, columns: Columns, kernel: Kernel, rng: np.random.Generator) -> FloatArray:
+        """W of a pass rate drawn from the posterior (Thompson sampling)."""
+        ...
+
     def interval(self, columns: Columns) -> tuple[FloatArray, FloatArray]:
         """Central 90 % interval of p."""
         ...
@@ -41,6 +50,11 @@ def weight(p: FloatArray, kernel: Kernel) -> FloatArray:
     """w(p) = p^α (1-p)^β, with 0^0 = 1: a zero exponent is uniform even at p = 0 and 1."""
     w: FloatArray = np.power(p, kernel.alpha) * np.power(1.0 - p, kernel.beta)
     return w
+
+
+def is_settled(pass_rate: FloatArray) -> BoolArray:
+    """True where the student always or never solves a problem, as far as is known."""
+    return np.asarray((pass_rate <= FRONTIER[0]) | (pass_rate >= FRONTIER[1]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +82,14 @@ class PlugIn:
         """w(k/n): no uncertainty is kept, so 0/n and n/n weigh nothing."""
         p = self.pass_rate(columns)
         return np.where(np.isnan(p), 0.0, weight(np.nan_to_num(p), kernel))
+
+    def weigh(self, columns: Columns, kernel: Kernel) -> tuple[FloatArray, FloatArray]:
+        """k/n and w(k/n)."""
+        return self.pass_rate(columns), self.expected_weight(columns, kernel)
+
+    def sampled_weight(self, columns: Columns, kernel: Kernel, rng: np.random.Generator) -> FloatArray:
+        """w(k/n), with ties broken by chance: there is no posterior to draw from."""
+        return self.expected_weight(columns, kernel) * (1.0 - 1e-9 * rng.random(len(columns)))
 
     def interval(self, columns: Columns) -> tuple[FloatArray, FloatArray]:
         """Jeffreys interval of the group."""
@@ -97,8 +119,18 @@ class Beta:
     def expected_weight(self, columns: Columns, kernel: Kernel) -> FloatArray:
         """E[w] in closed form."""
         a, b = self._posterior(columns)
+        if kernel.alpha == kernel.beta == 1.0:  # the default kernel, and most of a draw's time
+            return a * b / ((a + b) * (a + b + 1.0))
         w: FloatArray = np.exp(betaln(a + kernel.alpha, b + kernel.beta) - betaln(a, b))
         return w
+
+    def weigh(self, columns: Columns, kernel: Kernel) -> tuple[FloatArray, FloatArray]:
+        """Posterior mean and E[w]."""
+        return self.pass_rate(columns), self.expected_weight(columns, kernel)
+
+    def sampled_weight(self, columns: Columns, kernel: Kernel, rng: np.random.Generator) -> FloatArray:
+        """W of a draw from each Beta."""
+        return weight(rng.beta(*self._posterior(columns)), kernel)
 
     def interval(self, columns: Columns) -> tuple[FloatArray, FloatArray]:
         """Posterior quantiles."""
@@ -118,11 +150,20 @@ class Drift:
 
     def pass_rate(self, columns: Columns) -> FloatArray:
         """E[p]."""
-        return sigmoid_moments(*self._now(columns))[0]
+        return self.weigh(columns, Kernel(alpha=0, beta=0))[0]
 
     def expected_weight(self, columns: Columns, kernel: Kernel) -> FloatArray:
         """E[w] by quadrature."""
-        return expected_weight(*self._now(columns), kernel.alpha, kernel.beta)
+        return self.weigh(columns, kernel)[1]
+
+    def weigh(self, columns: Columns, kernel: Kernel) -> tuple[FloatArray, FloatArray]:
+        """E[p] and E[w], from the same nodes."""
+        return weigh(*self._now(columns), kernel.alpha, kernel.beta)
+
+    def sampled_weight(self, columns: Columns, kernel: Kernel, rng: np.random.Generator) -> FloatArray:
+        """W of a draw from each Gaussian."""
+        mean, variance = self._now(columns)
+        return weight(expit(rng.normal(mean, np.sqrt(variance))), kernel)
 
     def interval(self, columns: Columns) -> tuple[FloatArray, FloatArray]:
         """Quantiles of the belief."""

@@ -3,10 +3,8 @@
 import asyncio
 import datetime as dt
 import threading
-from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -15,12 +13,14 @@ from app.flow.estimates.columns import BoolArray, Columns, FloatArray, IntArray
 from app.flow.estimates.store import Change, EstimateStore, LoadedRows
 from app.flow.rollouts.groups import holdout_threshold
 
-N_MOVES_KEPT = 4096
-
 
 @dataclass(slots=True)
 class Pool:
-    """Flat arrays by ordinal. `quarantined_until` is in seconds since the epoch, 0 when free."""
+    """Flat arrays by ordinal. `quarantined_until` is in seconds since the epoch, 0 when free.
+
+    `n_moves` counts what was applied: it is the same while nothing has changed. `subsets` keeps rows that a filter
+    admits, for as long as the set stays what it is.
+    """
 
     problem_ids: IntArray
     holdout_keys: IntArray
@@ -28,31 +28,34 @@ class Pool:
     n_groups: IntArray
     quarantined_until: FloatArray
     columns: Columns
-    rows_of_skill: dict[str, IntArray]
-    n_groups_of_skill: dict[str, int]
+    skills: list[str]
     watermark: int
     state_version: int
     n_moves: int = 0
-    _moves: deque[tuple[IntArray, bool]] = field(default_factory=lambda: deque(maxlen=N_MOVES_KEPT))
+    subsets: dict[Any, IntArray] = field(default_factory=dict)
+    _places: dict[str, int] = field(default_factory=dict)
+    _n_groups_of_skill: dict[str, int] = field(default_factory=dict)
     _quarantined: set[int] = field(default_factory=set)
+    _n_trained: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._places = {name: place for place, name in enumerate(self.skills)}
+        self._quarantined = set(np.flatnonzero(self.quarantined_until).tolist())
 
     @classmethod
     def of(cls, rows: LoadedRows) -> "Pool":
         """A pool from loaded rows."""
-        until = np.array([_seconds(moment) for moment in rows.quarantined_until], np.float64)
         pool = cls(
             problem_ids=rows.problem_ids,
             holdout_keys=rows.holdout_keys,
             is_ready=rows.is_ready,
             n_groups=rows.n_groups,
-            quarantined_until=until,
+            quarantined_until=rows.quarantined_until,
             columns=rows.columns,
-            rows_of_skill=_rows_of(rows.skills),
-            n_groups_of_skill={},
+            skills=rows.skills,
             watermark=rows.watermark,
             state_version=rows.state_version,
         )
-        pool._quarantined = set(np.flatnonzero(until).tolist())
         pool._follow(rows.abilities)
         return pool
 
@@ -64,58 +67,42 @@ class Pool:
         """Problems that training may see: ready, and not held out."""
         return self.is_ready & (self.holdout_keys >= holdout_threshold(holdout_share))
 
-    def is_quarantined(self, now: dt.datetime) -> BoolArray:
-        """Problems set aside because their rollouts keep failing."""
-        return np.asarray(self.quarantined_until > now.timestamp())
+    def n_trained(self, holdout_share: float) -> int:
+        """How many they are; counted once, since a pool is made anew when a state changes."""
+        threshold = holdout_threshold(holdout_share)
+        if threshold not in self._n_trained:
+            self._n_trained[threshold] = int(self.is_trained(holdout_share).sum())
+        return self._n_trained[threshold]
 
     def quarantined(self, now: dt.datetime) -> IntArray:
-        """The same as rows, without looking at every problem."""
+        """Rows set aside because their rollouts keep failing."""
         rows = np.fromiter(self._quarantined, np.int64, len(self._quarantined))
         return rows[self.quarantined_until[rows] > now.timestamp()]
 
-    def moved_since(self, n_moves: int, *, with_abilities: bool) -> IntArray | None:
-        """Rows whose columns moved since `n_moves` was this pool's count; None when that is too long ago."""
-        n_new = self.n_moves - n_moves
-        if n_new > len(self._moves):
-            return None
-        recent = islice(self._moves, len(self._moves) - n_new, None)
-        rows = [rows for rows, is_ability in recent if with_abilities or not is_ability]
-        return np.unique(np.concatenate(rows)) if rows else _NO_ROWS
-
-    def _note(self, rows: IntArray, *, is_ability: bool) -> None:
-        self._moves.append((rows, is_ability))
-        self.n_moves += 1
-
     def apply(self, change: Change) -> None:
         """Copy a committed change; a row that is newer here already stays."""
+        self.n_moves += 1
         for row in change.rows:
             ordinal = row["ordinal"]
             if ordinal >= len(self) or row["n_groups"] < self.n_groups[ordinal]:
                 continue
             self.columns.put(ordinal, row)
             self.n_groups[ordinal] = row["n_groups"]
-            self.quarantined_until[ordinal] = _seconds(row["quarantined_until"])
-            (self._quarantined.add if row["quarantined_until"] else self._quarantined.discard)(ordinal)
-        moved = [row["ordinal"] for row in change.rows if row["ordinal"] < len(self)]
-        self._note(np.array(moved, np.int64), is_ability=False)
+            until = row["quarantined_until"]
+            self.quarantined_until[ordinal] = 0.0 if until is None else until.timestamp()
+            (self._quarantined.add if until else self._quarantined.discard)(ordinal)
         self._follow(change.abilities)
         self.watermark = max(self.watermark, change.watermark)
 
     def _follow(self, abilities: list[dict[str, Any]]) -> None:
-        """Move each problem's ability to its skill's; a skill that is newer here already stays."""
+        """Copy abilities; a skill that is newer here already stays."""
         for row in abilities:
             skill, n_groups = row["skill"], row["n_groups"]
-            if n_groups < self.n_groups_of_skill.get(skill, 0):
-                continue
-            self.n_groups_of_skill[skill] = n_groups
-            rows = self.rows_of_skill.get(skill, _NO_ROWS)
-            self.columns.ability[rows] = row["level"]
-            self._note(rows, is_ability=True)
+            if skill in self._places and n_groups >= self._n_groups_of_skill.get(skill, 0):
+                self._n_groups_of_skill[skill] = n_groups
+                self.columns.levels[self._places[skill]] = row["level"]
         newest = max((row["index"] for row in abilities), default=0)
-        if len(self) and newest > self.columns.now_index[0]:
-            self.columns.now_index[:] = newest
-            self.n_moves += self._moves.maxlen or 0  # every belief is wider now: tables are made anew
-            self._moves.clear()
+        self.columns.now_index = max(self.columns.now_index, newest)
 
 
 class Pools:
@@ -145,7 +132,7 @@ class Pools:
         pending: list[Change] = []
         self._pending[measurement_id] = pending
         try:
-            pool = Pool.of(await self._store.load(measurement_id, 0))
+            pool = Pool.of(await self._store.load(measurement_id))
             with self._moving:
                 for change in pending:
                     pool.apply(change)
@@ -154,6 +141,22 @@ class Pools:
             del self._pending[measurement_id]
         return pool
 
+    def is_current(self, measurement_id: int, pool: Pool) -> bool:
+        """Whether a pool is the one that observations move."""
+        return self._pools.get(measurement_id) is pool
+
+    async def subset(
+        self, measurement_id: int, pool: Pool, tags: Sequence[str] | None, sources: Sequence[str] | None
+    ) -> IntArray | None:
+        """Rows of a pool with any of the tags and of the sources; None is every row."""
+        if tags is None and sources is None:
+            return None
+        key = (None if tags is None else tuple(tags), None if sources is None else tuple(sources))
+        if key not in pool.subsets:
+            rows = await self._store.rows_with(measurement_id, tags, sources)
+            pool.subsets[key] = rows[rows < len(pool)]
+        return pool.subsets[key]
+
     def committed(self, change: Change) -> None:
         """Take up a committed change, on the thread that committed it: the one that draws."""
         with self._moving:
@@ -161,17 +164,3 @@ class Pools:
                 self._pending[change.measurement_id].append(change)
             if change.measurement_id in self._pools:
                 self._pools[change.measurement_id].apply(change)
-
-
-_NO_ROWS = np.empty(0, np.int64)
-
-
-def _rows_of(skills: Sequence[str]) -> dict[str, IntArray]:
-    rows: dict[str, list[int]] = defaultdict(list)
-    for row, skill in enumerate(skills):
-        rows[skill].append(row)
-    return {skill: np.array(found, np.int64) for skill, found in rows.items()}
-
-
-def _seconds(moment: dt.datetime | None) -> float:
-    return 0.0 if moment is None else moment.timestamp()

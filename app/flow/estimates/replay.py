@@ -115,8 +115,9 @@ def _forecasts(log: Replay, groups: list[Group]) -> dict[str, _Forecasts]:
         return {}
     before = [log.rows[group.problem_id] for group in groups]
     columns = Columns.of_rows(before)
-    columns.ability[:] = [log.skills[row["skill"]]["level"] for row in before]
-    columns.now_index[:] = [group.checkpoint_index for group in groups]
+    columns.levels = np.array([log.skills[row["skill"]]["level"] for row in before])
+    columns.skill = np.arange(len(before))
+    columns.now_index = np.array([group.checkpoint_index for group in groups])
     k = np.array([group.n_passed for group in groups], np.float64)
     n = np.array([group.n_counted for group in groups], np.float64)
     made = {name: forecast(columns, k, n) for name, forecast in FORECASTS.items()}

@@ -9,15 +9,14 @@ import numpy as np
 from sqlalchemy import Connection
 
 from app.db.engine import after_commit
-from app.flow.estimates.columns import Columns
-from app.flow.estimates.estimators import Beta, PlugIn
+from app.flow.estimates.columns import Columns, IntArray
+from app.flow.estimates.estimators import Beta, PlugIn, is_settled
 from app.flow.estimates.pools import Pool, Pools
 from app.flow.estimates.store import EstimateStore, verdict_counts
 from app.flow.rollouts.groups import Group
 from paced.wire import Estimate, Frontier, HoldoutPoint, Observation, ProblemEstimate
 
 SHOWN = Beta(0.5, 0.5)  # the posterior shown with estimates; a curriculum may set its own prior
-FRONTIER = (0.1, 0.9)
 N_BINS = 20
 
 
@@ -37,6 +36,16 @@ class EstimateService:
     async def pool(self, measurement_id: int, n_problems: int, state_version: int) -> Pool:
         """The arrays to draw from, at least as new as a set's size and state version."""
         return await self._pools.get(measurement_id, n_problems, state_version)
+
+    def is_current(self, measurement_id: int, pool: Pool) -> bool:
+        """Whether a pool is the one that observations move."""
+        return self._pools.is_current(measurement_id, pool)
+
+    async def subset(
+        self, measurement_id: int, pool: Pool, tags: Sequence[str] | None, sources: Sequence[str] | None
+    ) -> IntArray | None:
+        """Rows of a pool with any of the tags and of the sources; None is every row."""
+        return await self._pools.subset(measurement_id, pool, tags, sources)
 
     async def page(self, measurement_id: int, after: int | None, limit: int, is_holdout: bool | None) -> list[Estimate]:
         """Estimates by ordinal."""
@@ -73,7 +82,7 @@ class EstimateService:
         p = PlugIn(is_first=False).pass_rate(pool.columns)[is_trained]
         known = p[~np.isnan(p)]
         counts, edges = np.histogram(known, bins=N_BINS, range=(0.0, 1.0))
-        share = is_on_frontier(known).mean() if len(known) else None
+        share = 1.0 - is_settled(known).mean() if len(known) else None
         return Frontier(
             edges=edges.tolist(),
             counts=counts.tolist(),
@@ -82,11 +91,6 @@ class EstimateService:
             frontier_share=None if share is None else float(share),
             mean=float(known.mean()) if len(known) else None,
         )
-
-
-def is_on_frontier(p: Any) -> Any:
-    """True where the student sometimes succeeds and sometimes fails."""
-    return (p > FRONTIER[0]) & (p < FRONTIER[1])
 
 
 def _described(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -9,16 +9,17 @@ import numpy as np
 from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, select, update
 
 from app.db.engine import Database
-from app.db.tables import abilities, estimates, observations
+from app.db.tables import abilities, estimates, observations, problems
 from app.db.transaction import reads, rows_as_dicts, rows_in, writes
 from app.errors import Invalid, NotFound
-from app.flow.estimates.columns import NAMES, BoolArray, Columns, IntArray, dtype_of
+from app.flow.estimates import bulk
+from app.flow.estimates.columns import BoolArray, Columns, FloatArray, IntArray
 from app.flow.estimates.moves import MOVED, NOT_PASSED, moved_row
 from app.flow.estimates.skills import locked_abilities, store_abilities, with_beliefs
 from app.flow.rollouts.groups import Group
 from app.flow.rollouts.measurements import is_held_out, measurement_row, sync_rows
 from app.ids import numbered
-from paced.wire import Observation, ProblemState, Verdict
+from paced.wire import Observation, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +34,13 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class LoadedRows:
-    """Rows for the arrays in memory, aligned by ordinal from the first one asked for."""
+    """Rows for the arrays in memory, by ordinal; `columns.skill` is the place in `skills`."""
 
     problem_ids: IntArray
     holdout_keys: IntArray
     is_ready: BoolArray
     n_groups: IntArray
-    quarantined_until: list[dt.datetime | None]
+    quarantined_until: FloatArray  # seconds since the epoch, 0 when free
     skills: list[str]
     columns: Columns
     abilities: list[dict[str, Any]]
@@ -81,34 +82,42 @@ class EstimateStore:
         sync_rows(conn, measurement_id)
 
     @reads
-    def load(self, conn: Connection, measurement_id: int, from_ordinal: int) -> LoadedRows:
-        """Rows of a measurement from an ordinal on."""
-        c = estimates.c
-        names = ("problem_id", "holdout_key", "n_groups", *NAMES)
-        query = (
-            select(*(c[name] for name in names), c.quarantined_until, c.state, c.skill)
-            .where(c.measurement_id == measurement_id, c.ordinal >= from_ordinal)
-            .order_by(c.ordinal)
-        )
+    def load(self, conn: Connection, measurement_id: int) -> LoadedRows:
+        """Every row of a measurement."""
         # read before the rows, so that it never stands for an observation that they lack
         watermark = _watermark(conn, measurement_id)
-        state_version = measurement_row(conn, measurement_id)["state_version"]
+        measurement = measurement_row(conn, measurement_id)
         abilities_of = select(abilities).where(abilities.c.measurement_id == measurement_id)
         known = rows_as_dicts(conn.execute(abilities_of))
-        rows = conn.execute(query).all()
-        arrays = {name: np.array([row[i] for row in rows], dtype_of(name)) for i, name in enumerate(names)}
+        arrays, skills = bulk.read(conn, measurement_id)
         return LoadedRows(
             problem_ids=arrays["problem_id"],
             holdout_keys=arrays["holdout_key"],
-            is_ready=np.array([row.state == ProblemState.READY for row in rows], np.bool_),
+            is_ready=arrays["is_ready"],
             n_groups=arrays["n_groups"],
-            quarantined_until=[row.quarantined_until for row in rows],
-            skills=[row.skill for row in rows],
+            quarantined_until=arrays["quarantined_until"],
+            skills=skills,
             columns=Columns.stored(arrays),
             abilities=known,
             watermark=watermark,
-            state_version=state_version,
+            state_version=measurement["state_version"],
         )
+
+    @reads
+    def rows_with(
+        self, conn: Connection, measurement_id: int, tags: Sequence[str] | None, sources: Sequence[str] | None
+    ) -> IntArray:
+        """Ordinals of the problems with any of the tags and of the sources, in order; None admits all."""
+        e, p = estimates.c, problems.c
+        query = select(e.ordinal).join(problems, p.problem_id == e.problem_id).order_by(e.ordinal)
+        query = query.where(e.measurement_id == measurement_id)
+        if sources is not None:
+            query = query.where(p.source.in_(sources))
+        if tags is not None:
+            each = func.json_each if conn.dialect.name == "sqlite" else func.json_array_elements_text
+            tag = each(p.tags).table_valued("value")
+            query = query.where(select(1).select_from(tag).where(tag.c.value.in_(tags)).exists())
+        return np.array(conn.execute(query).scalars().all(), np.int64)
 
     @reads
     def measurement(self, conn: Connection, measurement_id: int) -> dict[str, Any]:

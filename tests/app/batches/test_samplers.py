@@ -1,5 +1,6 @@
 """Samplers: the contract that all keep, and the law of successive sampling by brute force."""
 
+from collections.abc import Callable
 from itertools import permutations
 
 import numpy as np
@@ -7,12 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.flow.batches.samplers import ExponentialKeys, Sampler, generator
+from app.flow.batches.samplers import exponential_keys, generator, rejection, top
 
-SAMPLERS = {"exponential_keys": ExponentialKeys()}
 N_DRAWS = 60_000
 WEIGHTS = np.array([0.0, 0.25, 0.1094, 1.0, 0.03, 0.25, 0.5, 0.0, 0.18, 2.0, 0.07, 0.9])
 SIZE = 4
+Sampler = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
+
+
+def rejected(weights: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Rejection on fixed weights."""
+    bound = weights.max()
+    found = rejection(len(weights), size, lambda rows, u: rows[u * bound < weights[rows]], rng)
+    assert found is not None
+    return found
+
+
+SAMPLERS = {"exponential_keys": exponential_keys, "rejection": rejected}
 
 
 def successive_sampling(weights: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -38,7 +50,7 @@ def test_the_law_is_successive_sampling(sampler: Sampler) -> None:
     rng = np.random.default_rng(1)
     first, included = np.zeros(len(WEIGHTS)), np.zeros(len(WEIGHTS))
     for _ in range(N_DRAWS):
-        rows = sampler.draw(WEIGHTS, SIZE, rng)
+        rows = sampler(WEIGHTS, SIZE, rng)
         first[rows[0]] += 1
         included[rows] += 1
     expected_first, expected = successive_sampling(WEIGHTS, SIZE)
@@ -48,21 +60,41 @@ def test_the_law_is_successive_sampling(sampler: Sampler) -> None:
     assert np.abs(z_scores(included, expected)).max() < 4
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
 @given(
     weights=st.lists(st.one_of(st.just(0.0), st.floats(5e-324, 1e300)), max_size=40),
     size=st.integers(1, 50),
     seed=st.integers(0, 2**31 - 1),
 )
-def test_the_contract_of_every_sampler(sampler: Sampler, weights: list[float], size: int, seed: int) -> None:
+def test_a_full_pass_takes_what_has_weight_and_nothing_else(weights: list[float], size: int, seed: int) -> None:
     array = np.array(weights, np.float64)
-    rows = sampler.draw(array, size, generator(seed, 0))
-    again = sampler.draw(array, size, generator(seed, 0))
+    rows = exponential_keys(array, size, generator(seed, 0))
     assert rows.dtype == np.int64
     assert len(rows) == min(size, int((array > 0).sum()))
     assert len(set(rows.tolist())) == len(rows)
     assert (array[rows] > 0).all()
-    assert rows.tolist() == again.tolist()
+    assert rows.tolist() == exponential_keys(array, size, generator(seed, 0)).tolist()
+
+
+@given(weights=st.lists(st.floats(0, 1), min_size=1, max_size=40), size=st.integers(1, 20), seed=st.integers(0, 2**31))
+def test_rejection_is_complete_or_says_that_it_does_not_pay(weights: list[float], size: int, seed: int) -> None:
+    array = np.array(weights)
+    accepted = lambda rows, u: rows[u < array[rows]]  # noqa: E731
+    found = rejection(len(array), size, accepted, generator(seed, 0))
+    again = rejection(len(array), size, accepted, generator(seed, 0))
+    if found is None:
+        assert again is None
+        assert array.mean() < 0.05 or (array > 0).sum() < 2 * size, "given up although there was enough to take"
+        return
+    assert again is not None
+    assert found.tolist() == again.tolist()
+    assert len(set(found.tolist())) == size
+    assert (array[found] > 0).all()
+
+
+@given(values=st.lists(st.floats(0, 10), max_size=30), size=st.integers(0, 40))
+def test_top_takes_the_largest(values: list[float], size: int) -> None:
+    array = np.array(values, np.float64)
+    assert array[top(array, size)].tolist() == sorted((v for v in values if v > 0), reverse=True)[:size]
 
 
 def test_each_draw_of_a_curriculum_has_its_own_generator() -> None:

@@ -1,5 +1,8 @@
 """The weight acts once: in the draw and corrected in the loss, or in the loss alone."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,31 +10,51 @@ from hypothesis import strategies as st
 
 from app.errors import Conflict
 from app.flow.curricula.rule import PRESETS, Rule
-from app.flow.curricula.weighting import Weighting, weighting
-from app.flow.estimates.columns import Columns
-from paced.wire import CurriculumUpdate, DiscountedBeta, Kernel, Mode, PlugInNewest, Preset, Stage, StagePlan
+from app.flow.curricula.weighting import peak
+from app.flow.estimates.estimators import make_estimator
+from paced.wire import (
+    CurriculumUpdate,
+    DiscountedBeta,
+    DriftFilter,
+    EstimatorConfig,
+    Kernel,
+    Mode,
+    PlugInNewest,
+    Preset,
+    Stage,
+    StagePlan,
+)
+from tests.app.pools import columns_of, draw_from, pool_of
 
 UNCLIPPED = 1e6
 groups = st.lists(st.tuples(st.integers(0, 8), st.booleans()), min_size=1, max_size=30)  # k of 8, allowed
 kernels = st.builds(Kernel, alpha=st.floats(0, 4), beta=st.floats(0, 4))
-estimators = st.sampled_from([PlugInNewest(), DiscountedBeta()])
+estimators = st.sampled_from([PlugInNewest(), DiscountedBeta(), DriftFilter()])
 
 
-def columns_of(ks: list[int]) -> Columns:
-    columns = Columns.zeros(len(ks))
-    columns.last_passed[:], columns.last_counted[:] = ks, 8
-    columns.discounted_passed[:] = ks
-    columns.discounted_failed[:] = 8 - columns.last_passed
-    return columns
+@dataclass(frozen=True)
+class Weighed:
+    """Aligned with the problems; 0 where a problem cannot be drawn."""
+
+    weight: np.ndarray
+    draw_probability: np.ndarray
+    loss_weight: np.ndarray
 
 
-def weigh(rule: Rule, rows: list[tuple[int, bool]]) -> Weighting:
-    return weighting(rule, columns_of([k for k, _ in rows]), np.array([is_allowed for _, is_allowed in rows]))
+def weigh(rule: Rule, rows: Sequence[tuple[int | None, bool]]) -> Weighed:
+    """All that can be drawn, drawn: each with its chance to be the first."""
+    pool = pool_of(columns_of([k for k, _ in rows]), is_ready=np.array([is_allowed for _, is_allowed in rows]))
+    drawn = draw_from(pool, rule, len(rows))
+    made = Weighed(*(np.zeros(len(rows)) for _ in range(3)))
+    made.weight[:] = make_estimator(rule.estimator).expected_weight(pool.columns, rule.kernel)
+    made.draw_probability[drawn.ordinals] = drawn.draw_probabilities
+    made.loss_weight[drawn.ordinals] = drawn.loss_weights
+    return made
 
 
 @given(rows=groups, kernel=kernels, estimator=estimators, gamma=st.floats(0, 8), mode=st.sampled_from(Mode))
 def test_the_expected_loss_is_weighted_once(
-    rows: list[tuple[int, bool]], kernel: Kernel, estimator: PlugInNewest | DiscountedBeta, gamma: float, mode: Mode
+    rows: list[tuple[int, bool]], kernel: Kernel, estimator: EstimatorConfig, gamma: float, mode: Mode
 ) -> None:
     """E[loss_weight · 1{i}] = q_i · loss_weight_i ∝ w_i, sums to 1, in either mode and for any γ."""
     rule = Rule(estimator=estimator, kernel=kernel, gamma=gamma, mode=mode, loss_weight_clip=UNCLIPPED)
@@ -68,20 +91,44 @@ def test_gamma_sharpens_and_zero_flattens() -> None:
 
 
 def test_the_paper_draws_uniformly_and_weighs_the_loss() -> None:
-    columns = columns_of([0, 2, 4, 8])
-    columns.first_passed[:], columns.first_counted[:] = columns.last_passed, columns.last_counted
-    made = weighting(PRESETS[Preset.PAPER], columns, np.array([True, True, True, True]))
+    made = weigh(PRESETS[Preset.PAPER], [(k, True) for k in (0, 2, 4, 8)])
     assert made.draw_probability == pytest.approx([0.25] * 4)
     w = np.array([0, 0.1875, 0.25, 0])
     assert made.loss_weight == pytest.approx(w / w.mean())
 
 
 def test_unmeasured_problems_are_open_to_a_posterior_only() -> None:
-    columns, is_allowed = Columns.zeros(3), np.array([True, True, True])
-    plug_in = weighting(Rule(estimator=PlugInNewest(), gamma=1.0, mode=Mode.SAMPLE), columns, is_allowed)
-    assert (plug_in.is_known.any(), plug_in.draw_probability.any()) == (False, False)
-    posterior = weighting(Rule(estimator=DiscountedBeta(), gamma=1.0, mode=Mode.SAMPLE), columns, is_allowed)
-    assert posterior.draw_probability == pytest.approx([1 / 3] * 3)
+    plug_in = weigh(Rule(estimator=PlugInNewest(), gamma=1.0, mode=Mode.SAMPLE), [(None, True)] * 3)
+    assert not plug_in.draw_probability.any()
+    for estimator in (DiscountedBeta(), DriftFilter()):
+        posterior = weigh(Rule(estimator=estimator, gamma=1.0, mode=Mode.SAMPLE), [(None, True)] * 3)
+        assert posterior.draw_probability == pytest.approx([1 / 3] * 3)
+
+
+@given(ks=st.lists(st.integers(0, 8), min_size=2, max_size=30), share=st.floats(0.01, 0.5), gamma=st.floats(0, 4))
+def test_a_share_of_the_chance_goes_to_settled_problems(ks: list[int], share: float, gamma: float) -> None:
+    """Evenly on top of what their own weight gives; where nothing has weight, all of it."""
+    rule = Rule(estimator=PlugInNewest(), gamma=gamma, mode=Mode.SAMPLE, retest_share=share)
+    made = weigh(rule, [(k, True) for k in ks])
+    is_settled = np.isin(ks, [0, 8])
+    assert made.draw_probability.sum() == pytest.approx(1.0)
+    if is_settled.all():
+        assert made.draw_probability == pytest.approx(1 / len(ks))
+    elif is_settled.any():
+        assert made.draw_probability[is_settled].sum() == pytest.approx(share)
+        assert np.ptp(made.draw_probability[is_settled]) == pytest.approx(0.0, abs=1e-12)
+        assert not made.loss_weight[is_settled].any(), "they are looked at again, not trained on"
+    else:
+        assert made.draw_probability == pytest.approx(
+            weigh(rule.model_copy(update={"retest_share": 0.0}), [(k, True) for k in ks]).draw_probability
+        )
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(1, 1), (2, 0.5), (0, 3), (0, 0)])
+def test_no_weight_is_above_the_peak(alpha: float, beta: float) -> None:
+    p = np.linspace(0, 1, 10_001)
+    w = p**alpha * (1 - p) ** beta
+    assert w.max() == pytest.approx(peak(Kernel(alpha=alpha, beta=beta)), rel=1e-6)
 
 
 def test_the_schedule_is_walked_batch_by_batch() -> None:

@@ -11,7 +11,7 @@ from scipy.stats import binom, norm
 from app.flow.estimates import filters
 from app.flow.estimates.columns import Columns
 from app.flow.estimates.estimators import Drift
-from app.flow.estimates.filters import Abilities, Beliefs, expected_weight, observe, sigmoid_moments
+from app.flow.estimates.filters import Abilities, Beliefs, observe, sigmoid_moments, weigh
 from paced.wire import Kernel
 
 means = st.floats(-4, 4)
@@ -28,23 +28,27 @@ def one(value: float) -> np.ndarray:
 
 
 def expectation(mean: float, variance: float, of: object) -> float:
-    density = norm(mean, variance**0.5).pdf
-    return float(quad(lambda x: of(x) * density(x), mean - 12 * variance**0.5, mean + 12 * variance**0.5, limit=400)[0])  # type: ignore[operator]
+    density, reach = norm(mean, variance**0.5).pdf, 12 * variance**0.5
+    near = [mean + step * variance**0.5 for step in (-3, -1, 0, 1, 3)]
+    return float(
+        quad(lambda x: of(x) * density(x), mean - reach, mean + reach, limit=400, epsabs=1e-13, points=near)[0]
+    )  # type: ignore[operator]
 
 
 @given(mean=means, variance=variances, alpha=st.floats(0, 6), beta=st.floats(0, 6))
 def test_the_expected_weight_is_the_integral(mean: float, variance: float, alpha: float, beta: float) -> None:
-    found = expected_weight(one(mean), one(variance), alpha, beta)[0]
+    p, found = (float(array[0]) for array in weigh(one(mean), one(variance), alpha, beta))
     exact = expectation(mean, variance, lambda x: expit(x) ** alpha * expit(-x) ** beta)
-    assert found == pytest.approx(exact, rel=2e-3, abs=2e-5)
+    assert found == pytest.approx(exact, abs=1e-9)
+    assert p == pytest.approx(expectation(mean, variance, expit), abs=1e-9)
 
 
 @given(mean=means, variance=variances)
 def test_the_moments_are_integrals(mean: float, variance: float) -> None:
     p, slope, spread = (float(array[0]) for array in sigmoid_moments(one(mean), one(variance)))
-    assert p == pytest.approx(expectation(mean, variance, expit), abs=1e-5)
-    assert slope == pytest.approx(expectation(mean, variance, lambda x: expit(x) * expit(-x)), abs=1e-4)
-    assert spread == pytest.approx(expectation(mean, variance, lambda x: expit(x) ** 2) - p * p, abs=1e-4)
+    assert p == pytest.approx(expectation(mean, variance, expit), abs=1e-9)
+    assert slope == pytest.approx(expectation(mean, variance, lambda x: expit(x) * expit(-x)), abs=1e-9)
+    assert spread == pytest.approx(expectation(mean, variance, lambda x: expit(x) ** 2) - p * p, abs=1e-9)
 
 
 @given(k=st.integers(0, 8), mean=means, variance=st.floats(0.05, filters.PRIOR_VARIANCE))
@@ -107,8 +111,7 @@ def test_problems_not_measured_follow_their_skill_and_no_other() -> None:
         Beliefs.of(columns.take(rows)), abilities, skills[rows], np.full(40, 8.0), np.full(40, 8.0), 1
     )
     _store(columns, rows, found)
-    columns.ability[:] = abilities.level[skills]
-    columns.now_index[:] = 1
+    columns.skill, columns.levels, columns.now_index = skills, abilities.level, 1
     p = Drift().pass_rate(columns)
     assert p[:40].min() > p[40:50].max() > 0.75
     assert p[50:] == pytest.approx(0.5)
@@ -119,11 +122,11 @@ def test_problems_not_measured_follow_their_skill_and_no_other() -> None:
 
 @given(mean=means, variance=variances, alpha=st.floats(0, 6), beta=st.floats(0, 6))
 def test_the_weight_is_bounded_and_symmetric(mean: float, variance: float, alpha: float, beta: float) -> None:
-    found = expected_weight(one(mean), one(variance), alpha, beta)[0]
+    found = weigh(one(mean), one(variance), alpha, beta)[1][0]
     total = alpha + beta
     peak = alpha**alpha * beta**beta / total**total if total else 1.0
     assert 0 < found <= peak * (1 + 1e-9)
-    assert expected_weight(one(-mean), one(variance), beta, alpha)[0] == pytest.approx(found, rel=1e-9)
+    assert weigh(one(-mean), one(variance), beta, alpha)[1][0] == pytest.approx(found, rel=1e-9)
 
 
 def test_a_wait_widens_a_belief_up_to_the_prior() -> None:

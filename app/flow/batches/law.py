@@ -1,0 +1,142 @@
+"""Which problems of a pool may be drawn now, and in what proportion: evaluated for the rows that are asked about."""
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from app.flow.curricula.rule import Rule
+from app.flow.curricula.weighting import Totals, peak, power
+from app.flow.estimates.columns import BoolArray, FloatArray, IntArray
+from app.flow.estimates.estimators import Estimator, is_settled, make_estimator
+from app.flow.estimates.pools import Pool
+from app.flow.rollouts.groups import holdout_threshold
+
+HARD_FILTER = (0.2, 0.8)
+N_CENSUS = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """Rows of the curriculum's batches: still open ones, and the last few that cool down. Both may name a row twice."""
+
+    in_flight: IntArray
+    cooling: IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Aligned with `rows`: the estimate (NaN unknown), E[w], and its power relative to the kernel's peak."""
+
+    rows: IntArray
+    pass_rate: FloatArray
+    weight: FloatArray
+    power: FloatArray
+
+    def take(self, places: IntArray | BoolArray) -> "Terms":
+        """Some of them."""
+        return Terms(self.rows[places], self.pass_rate[places], self.weight[places], self.power[places])
+
+    @classmethod
+    def concatenated(cls, parts: "list[Terms]") -> "Terms":
+        """One after the other."""
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__slots__))
+
+
+class Law:
+    """A rule on a pool at one moment."""
+
+    def __init__(self, pool: Pool, rule: Rule, holdout_share: float, recent: Recent, now: dt.datetime) -> None:
+        self.pool = pool
+        self.rule = rule
+        self.recent = recent
+        self._estimator: Estimator = make_estimator(rule.estimator)
+        self._threshold = holdout_threshold(holdout_share)
+        self.quarantined = pool.quarantined(now)
+        aside = np.concatenate([recent.in_flight, recent.cooling, self.quarantined])
+        self.aside = np.unique(aside[aside < len(pool)])  # a draw beside this one may know a longer set
+
+    def but(self, rows: IntArray) -> Self:
+        """The same law with more rows set aside."""
+        other = object.__new__(type(self))
+        other.__dict__ = {**self.__dict__, "aside": np.union1d(self.aside, rows)}
+        return other
+
+    def is_trained(self, rows: IntArray) -> BoolArray:
+        """Ready and not held out."""
+        return self.pool.is_ready[rows] & (self.pool.holdout_keys[rows] >= self._threshold)
+
+    def is_wanted(self, rows: IntArray) -> BoolArray:
+        """Measured often enough, and inside the band."""
+        filters = self.rule.filters
+        wanted = np.ones(len(rows), np.bool_)
+        if filters.min_groups:
+            wanted &= self.pool.n_groups[rows] >= filters.min_groups
+        if filters.band is not None:
+            p = self._estimator.pass_rate(self.pool.columns.take(rows))
+            low, high = filters.band
+            wanted &= (p > low) & (p < high)  # False where p is NaN: nothing known is not inside
+        return wanted
+
+    def is_known(self, rows: IntArray) -> BoolArray:
+        """The estimator has an opinion."""
+        return self._estimator.is_known(self.pool.columns.take(rows))
+
+    def is_aside(self, rows: IntArray) -> BoolArray:
+        """In an open or recent batch, or in quarantine."""
+        if len(self.aside) == 0:
+            return np.zeros(len(rows), np.bool_)
+        place = np.minimum(np.searchsorted(self.aside, rows), len(self.aside) - 1)
+        return np.asarray(self.aside[place] == rows)
+
+    def is_open(self, rows: IntArray) -> BoolArray:
+        """May be drawn, if there is weight."""
+        is_open = self.is_trained(rows) & ~self.is_aside(rows)
+        filters = self.rule.filters
+        if filters.min_groups or filters.band is not None:
+            is_open[is_open] = self.is_wanted(rows[is_open])
+        return is_open
+
+    def terms(self, rows: IntArray) -> Terms:
+        """Estimate and weight of rows; no weight where nothing is known."""
+        columns = self.pool.columns.take(rows)
+        p, w = self._estimator.weigh(columns, self.rule.kernel)
+        is_known = self._estimator.is_known(columns)
+        powered = np.where(is_known, power(self.rule, w, peak(self.rule.kernel)), 0.0)
+        return Terms(rows, p, w, powered)
+
+    def sampled_weight(self, rows: IntArray, rng: np.random.Generator) -> FloatArray:
+        """W of a pass rate drawn from each row's posterior (Thompson)."""
+        return self._estimator.sampled_weight(self.pool.columns.take(rows), self.rule.kernel, rng)
+
+
+class Tally:
+    """Running totals of a large set of candidates, estimated from rows that were proposed uniformly.
+
+    Each draw adds what it looked at; older rows fade, so that the totals follow the student. About `N_CENSUS` rows
+    count: the standard error of a total is half a per cent.
+    """
+
+    def __init__(self) -> None:
+        self.n_seen = 0.0
+        self._sums = np.zeros(5)
+
+    def add(self, n_proposed: int, terms: Terms) -> None:
+        """Count the terms of those among the proposed that are open."""
+        keep = min(1.0, max(N_CENSUS - n_proposed, 0) / self.n_seen) if self.n_seen else 0.0
+        p, n = terms.pass_rate, (terms.power > 0.0).sum()
+        settled, inside = is_settled(p).sum(), is_inside(p).sum()
+        new = np.array([terms.weight.sum(), terms.power.sum(), n, settled, inside], np.float64)
+        self._sums = keep * self._sums + new
+        self.n_seen = keep * self.n_seen + n_proposed
+
+    def totals(self, n_candidates: int) -> tuple[Totals, int]:
+        """Totals over all candidates, and how many of them the hard filter would draw from."""
+        w, powered, n, n_settled, n_inside = (self._sums * (n_candidates / self.n_seen)).tolist()
+        return Totals(w, powered, n, n_settled), round(n_inside)
+
+
+def is_inside(pass_rate: FloatArray) -> BoolArray:
+    """Inside the hard filter that others use."""
+    return np.asarray((pass_rate > HARD_FILTER[0]) & (pass_rate < HARD_FILTER[1]))

@@ -161,8 +161,7 @@ class _Known:
         columns = self.columns
         columns.logit_mean[rows], columns.logit_variance[rows] = found.mean, found.variance
         columns.ability_seen[rows], columns.belief_index[rows] = found.ability_seen, found.index
-        columns.ability[:] = self._abilities.level[self._skills]
-        columns.now_index[:] = step
+        columns.skill, columns.levels, columns.now_index = self._skills, self._abilities.level, step
 
     def _due(self) -> IntArray:
         n_audit = int(self._world.n_measured * AUDIT_SHARE)

@@ -1,8 +1,8 @@
-"""Estimators on real answers: a distillation of the demo's model, measured while it trains, replayed.
+"""Estimators on real answers: a distillation of the demo's model, measured at each of its checkpoints, replayed.
 
-The demo's parts run as processes: the service on SQLite, one rollout worker with vLLM, the trainer. The trainer
-registers a checkpoint every few steps and does not wait; the worker measures what is due as far as it gets, as in a
-real run. Then each group of answers is forecast, by every estimator, from what was known before it (`paced replay`).
+The demo's parts run as processes: first the trainer, which registers a checkpoint every few steps, then one rollout
+worker with vLLM, which measures the whole problem set at each checkpoint in turn. Then each group of answers is
+forecast, by every estimator, from what was known before it (`paced replay`).
 """
 
 import asyncio
@@ -13,13 +13,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+from rich.progress import Progress
+
 from app.db.engine import Database
 from app.flow.estimates.replay import ReplayStore, Scores
 from app.flow.rollouts.measurements import measurement_number
 from app.settings import Settings
 from demo.flow import (
     OWN_PROBLEMS,
+    PROBLEM_SET,
     Plan,
+    World,
     make_progress,
     prepare,
     start_service,
@@ -29,8 +33,10 @@ from demo.flow import (
     wait_until_measured,
 )
 from demo.processes import Children
+from paced import Client, wire
 
 POLL_S = 1.0
+REPLAYED = "replayed"
 
 
 def run(small: bool) -> dict[str, Any]:
@@ -41,15 +47,15 @@ def run(small: bool) -> dict[str, Any]:
             problems=OWN_PROBLEMS,
             port=0,
             n_per_kind=6 if small else 80,
-            forward_steps=4 if small else 70,
+            forward_steps=4 if small else 60,
             reverse_steps=2,
             batch_size=4 if small else 16,
             learning_rate=5e-5,
             reverse_learning_rate=2e-5,
         )
         every = 2 if small else 10
-        measurement_id, n_checkpoints = _train(plan, every)
-        found = asyncio.run(_score(plan.data / "service", measurement_id))
+        measurement_id, n_checkpoints = make_log(plan, every)
+        found = asyncio.run(score(plan.data / "service", measurement_id))
     figures = {f"log_loss_{score.estimator}": round(score.log_loss, 4) for score in found.scores}
     best, *_ = sorted(found.scores, key=lambda score: score.log_loss)
     return {
@@ -59,25 +65,42 @@ def run(small: bool) -> dict[str, Any]:
     }
 
 
-def _train(plan: Plan, every: int) -> tuple[str, int]:
-    """Measure once, train with checkpoints, let the worker measure as far as it gets; returns what to replay."""
+def make_log(plan: Plan, every: int) -> tuple[str, int]:
+    """Train with a checkpoint every few steps, then measure each; returns the measurement and how many there are."""
     with Children(plan.data / "logs") as children, make_progress() as progress:
         client = start_service(plan, children)
         world = prepare(plan, client, lambda line: print(line, file=sys.stderr, flush=True))
-        start_worker(client, children, world)
-        wait_until_measured(client, children, world, progress, "measuring checkpoint 0")
-        start_trainer(plan, client, children, world, "--checkpoint-every", str(every))
-        task = progress.add_task("distilling", total=plan.n_steps)
-        while children.is_running("distill"):
-            run = training_run(client, world)
-            progress.update(task, completed=0 if run is None or run.last_step is None else run.last_step + 1)
-            children.check("rollout")
-            time.sleep(POLL_S)
-        children.check("distill")
-        latest = client.student(world.curriculum.student).latest_checkpoint
-        return world.curriculum.measurement_id, 0 if latest is None else latest.index + 1
+        checkpoints = _train(plan, client, children, world, progress, every)
+        client.create_student(wire.StudentCreate(name=REPLAYED))
+        body = wire.MeasurementCreate(
+            student=REPLAYED, problem_set=PROBLEM_SET, profile_id=world.curriculum.profile_id, n_rollouts=8
+        )
+        measurement = client.create_measurement(body)
+        for checkpoint in checkpoints:
+            body_of = wire.CheckpointCreate(uri=checkpoint.uri, run_id=checkpoint.run_id, step=checkpoint.step)
+            client.register_checkpoint(REPLAYED, body_of, key=str(checkpoint.index))
+            if checkpoint.index == 0:
+                start_worker(client, children, world, student=REPLAYED)
+            what = f"measuring checkpoint {checkpoint.index} of {len(checkpoints) - 1}"
+            wait_until_measured(client, children, measurement.measurement_id, progress, what)
+        return measurement.measurement_id, len(checkpoints)
 
 
-async def _score(data: Path, measurement_id: str) -> Scores:
+def _train(
+    plan: Plan, client: Client, children: Children, world: World, progress: Progress, every: int
+) -> list[wire.Checkpoint]:
+    more = ("--checkpoint-every", str(every), "--no-wait-for-measurement")
+    start_trainer(plan, client, children, world, *more)
+    task = progress.add_task("distilling", total=plan.n_steps)
+    while children.is_running("distill"):
+        run = training_run(client, world)
+        progress.update(task, completed=0 if run is None or run.last_step is None else run.last_step + 1)
+        time.sleep(POLL_S)
+    children.check("distill")
+    return list(client.checkpoints(world.curriculum.student))
+
+
+async def score(data: Path, measurement_id: str) -> Scores:
+    """Every estimator on the log of one measurement."""
     async with Database(Settings(data=data).database_url) as db:
         return await ReplayStore(db).score(measurement_number(measurement_id))

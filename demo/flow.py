@@ -99,10 +99,10 @@ def training_run(client: Client, world: World) -> wire.Run | None:
     return next(client.runs(world.curriculum.curriculum_id), None)
 
 
-def start_worker(client: Client, children: Children, world: World) -> None:
-    """Run `paced rollout` with vLLM until the demo ends."""
+def start_worker(client: Client, children: Children, world: World, student: str = STUDENT) -> None:
+    """Run `paced rollout` with vLLM until the children are stopped."""
     model = ("--model", str(world.model.resolve()))
-    children.start("rollout", "rollout", STUDENT, *model, "--json", environment=_access(client))
+    children.start("rollout", "rollout", student, *model, "--json", environment=_access(client))
 
 
 def start_trainer(plan: Plan, client: Client, children: Children, world: World, *more: str) -> None:
@@ -129,11 +129,11 @@ def _access(client: Client) -> dict[str, str]:
     return {"PACED_URL": client.url, "PACED_KEY": client.key or ""}
 
 
-def wait_until_measured(client: Client, children: Children, world: World, progress: Progress, what: str) -> None:
+def wait_until_measured(client: Client, children: Children, measurement_id: str, progress: Progress, what: str) -> None:
     """Wait until every problem is measured at the newest checkpoint."""
     task = progress.add_task(what, total=None)
     while True:
-        m = client.measurement(world.curriculum.measurement_id)
+        m = client.measurement(measurement_id)
         wanted = m.n_measurable
         progress.update(task, total=wanted, completed=min(m.n_at_latest, wanted))
         if m.n_at_latest >= wanted:
@@ -190,13 +190,15 @@ def run_demo(plan: Plan, children: Children, say: Callable[[str], None]) -> tupl
     with make_progress() as progress:
         first = client.measurement(world.curriculum.measurement_id)
         if first.latest_checkpoint is None or first.latest_checkpoint.index == 0:
-            wait_until_measured(client, children, world, progress, "measuring checkpoint 0")
+            wait_until_measured(client, children, world.curriculum.measurement_id, progress, "measuring checkpoint 0")
         run = training_run(client, world)
         is_rerun = run is not None and run.state == wire.RunState.FINISHED
         if run is None or run.state != wire.RunState.FINISHED:
             start_trainer(plan, client, children, world)
             watch_training(plan, client, children, world, progress)
-        wait_until_measured(client, children, world, progress, "measuring the last checkpoint")
+        wait_until_measured(
+            client, children, world.curriculum.measurement_id, progress, "measuring the last checkpoint"
+        )
         run = training_run(client, world)
     if run is None:
         raise ChildFailed(f"the trainer registered no run; see {plan.data / 'logs' / 'distill.log'}")

@@ -7,8 +7,9 @@ PostgreSQL it runs on the event loop, which is free while the server answers.
 import asyncio
 import random
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol, Self, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
@@ -21,6 +22,7 @@ from app.errors import Busy, Invalid
 T = TypeVar("T")
 Work = Callable[[Connection], T]
 MAX_TRIES = 8
+MAX_GROUP = 64  # write transactions that share a commit
 # serialization, deadlock, lock not available; and a unique key that a twin took between our look and our insert:
 # the next try finds the twin
 RETRIED_SQLSTATES = frozenset({"40001", "40P01", "55P03", "23505"})
@@ -98,12 +100,17 @@ class _Sqlite:
         self._reader = _sqlite_engine(url, "BEGIN", pool_size=pool_size)
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._reading = ThreadPoolExecutor(pool_size, thread_name_prefix="reader")
+        self._waiting: SimpleQueue[_Job] = SimpleQueue()
 
     async def read(self, work: Work[T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._reading, self._read, work)
 
     async def write(self, work: Work[T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._writing, self._write, work)
+        job = _Job(work)
+        self._waiting.put(job)
+        self._writing.submit(self._write_waiting)
+        found: T = await asyncio.wrap_future(job.done)
+        return found
 
     async def close(self) -> None:
         for threads in (self._writing, self._reading):
@@ -115,9 +122,65 @@ class _Sqlite:
         with self._reader.connect() as conn:
             return work(conn)
 
-    def _write(self, work: Work[T]) -> T:
-        with self._writer.connect() as conn:
-            return _committed(conn, work)
+    def _write_waiting(self) -> None:
+        """Run what waits by now in one transaction: writers that wait for each other share one commit."""
+        jobs = self._waiting_jobs()
+        if not jobs:
+            return  # an earlier call took them along
+        try:
+            with self._writer.connect() as conn:
+                _committed(conn, jobs[0].run if len(jobs) == 1 else lambda conn: _run_each(conn, jobs))
+        except BaseException as error:
+            for job in jobs:
+                job.done.set_exception(error)
+        else:
+            for job in jobs:
+                job.settle()
+
+    def _waiting_jobs(self) -> list["_Job"]:
+        jobs: list[_Job] = []
+        while len(jobs) < MAX_GROUP:
+            try:
+                job = self._waiting.get_nowait()
+            except Empty:
+                break
+            if job.done.set_running_or_notify_cancel():
+                jobs.append(job)
+        return jobs
+
+
+class _Job:
+    """One write transaction that waits for its turn; `done` is told only after the commit."""
+
+    def __init__(self, work: Work[Any]) -> None:
+        self._work = work
+        self._result: Any = None
+        self._error: Exception | None = None
+        self.done: Future[Any] = Future()
+
+    def run(self, conn: Connection) -> None:
+        self._result = self._work(conn)
+
+    def run_apart(self, conn: Connection) -> None:
+        """In a savepoint: a job that fails leaves nothing, and the others stand."""
+        kept = list(conn.info.get(_AFTER_COMMIT, ()))
+        try:
+            with conn.begin_nested():
+                self.run(conn)
+        except Exception as error:
+            conn.info[_AFTER_COMMIT] = kept
+            self._error = error
+
+    def settle(self) -> None:
+        if self._error is None:
+            self.done.set_result(self._result)
+        else:
+            self.done.set_exception(self._error)
+
+
+def _run_each(conn: Connection, jobs: list[_Job]) -> None:
+    for job in jobs:
+        job.run_apart(conn)
 
 
 class _Postgres:

@@ -8,7 +8,7 @@ import numpy as np
 
 from app.flow.curricula.rule import Rule
 from app.flow.curricula.weighting import Totals, peak, power
-from app.flow.estimates.columns import BoolArray, FloatArray, IntArray
+from app.flow.estimates.columns import BoolArray, Columns, FloatArray, IntArray
 from app.flow.estimates.estimators import Estimator, is_settled, make_estimator
 from app.flow.estimates.pools import Pool
 from app.flow.rollouts.groups import holdout_threshold
@@ -74,14 +74,17 @@ class Law:
         if filters.min_groups:
             wanted &= self.pool.n_groups[rows] >= filters.min_groups
         if filters.band is not None:
-            p = self._estimator.pass_rate(self.pool.columns.take(rows))
+            p = self._estimator.pass_rate(self._columns(rows))
             low, high = filters.band
             wanted &= (p > low) & (p < high)  # False where p is NaN: nothing known is not inside
         return wanted
 
+    def _columns(self, rows: IntArray) -> Columns:
+        return self.pool.columns.take(rows, self._estimator.reads)
+
     def is_known(self, rows: IntArray) -> BoolArray:
         """The estimator has an opinion."""
-        return self._estimator.is_known(self.pool.columns.take(rows))
+        return self._estimator.is_known(self._columns(rows))
 
     def is_aside(self, rows: IntArray) -> BoolArray:
         """In an open or recent batch, or in quarantine."""
@@ -100,7 +103,7 @@ class Law:
 
     def terms(self, rows: IntArray) -> Terms:
         """Estimate and weight of rows; no weight where nothing is known."""
-        columns = self.pool.columns.take(rows)
+        columns = self._columns(rows)
         p, w = self._estimator.weigh(columns, self.rule.kernel)
         is_known = self._estimator.is_known(columns)
         powered = np.where(is_known, power(self.rule, w, peak(self.rule.kernel)), 0.0)
@@ -108,7 +111,7 @@ class Law:
 
     def sampled_weight(self, rows: IntArray, rng: np.random.Generator) -> FloatArray:
         """W of a pass rate drawn from each row's posterior (Thompson)."""
-        return self._estimator.sampled_weight(self.pool.columns.take(rows), self.rule.kernel, rng)
+        return self._estimator.sampled_weight(self._columns(rows), self.rule.kernel, rng)
 
 
 class Tally:

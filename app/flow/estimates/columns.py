@@ -47,13 +47,16 @@ class Columns:
 
     def __len__(self) -> int:
         """Number of problems."""
-        return len(self.first_passed)
+        return len(self.first_counted)
 
-    def take(self, rows: IntArray) -> Self:
-        """Columns of some rows, copied."""
-        arrays = {name: getattr(self, name)[rows] for name in (*NAMES, "skill")}
-        now = self.now_index
-        return type(self)(**arrays, levels=self.levels, now_index=now if isinstance(now, int) else now[rows])
+    def take(self, rows: IntArray | BoolArray, names: Sequence[str] | None = None) -> Self:
+        """Some rows, copied; of the columns only those named, if any are: the others are then missing."""
+        made = object.__new__(type(self))
+        for name in (*NAMES, "skill") if names is None else names:
+            setattr(made, name, getattr(self, name)[rows])
+        made.levels, now = self.levels, self.now_index
+        made.now_index = now if isinstance(now, int) else now[rows]
+        return made
 
     @property
     def ability(self) -> FloatArray:

@@ -21,6 +21,11 @@ Z = float(ndtri(1 - (1 - MASS) / 2))
 class Estimator(Protocol):
     """What draws and explanations ask of an estimator; arrays are aligned with the columns."""
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Columns that it needs; `first_counted` says how many there are."""
+        ...
+
     def is_known(self, columns: Columns) -> BoolArray:
         """Problems that may be drawn: an estimate exists."""
         ...
@@ -63,6 +68,11 @@ class PlugIn:
 
     is_first: bool
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """One group."""
+        return ("first_passed", "first_counted") if self.is_first else ("first_counted", "last_passed", "last_counted")
+
     def _group(self, columns: Columns) -> tuple[FloatArray, FloatArray]:
         if self.is_first:
             return columns.first_passed.astype(float), columns.first_counted.astype(float)
@@ -104,6 +114,11 @@ class Beta:
     prior_a: float
     prior_b: float
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Discounted counts."""
+        return "first_counted", "discounted_passed", "discounted_failed"
+
     def _posterior(self, columns: Columns) -> tuple[FloatArray, FloatArray]:
         return self.prior_a + columns.discounted_passed, self.prior_b + columns.discounted_failed
 
@@ -140,6 +155,11 @@ class Beta:
 @dataclass(frozen=True, slots=True)
 class Drift:
     """Gaussian belief of logit p that follows the student by skill (filters.py); problems never measured too."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The belief, and the skill that moves it."""
+        return "first_counted", "logit_mean", "logit_variance", "ability_seen", "belief_index", "skill"
 
     def _now(self, columns: Columns) -> tuple[FloatArray, FloatArray]:
         return Beliefs.of(columns).at(columns.now_index, columns.ability)

@@ -125,12 +125,18 @@ def replay(
     measurement: Annotated[str, typer.Argument(help="Measurement id, such as mea_1")],
     data: Data = None,
     database: DatabaseUrl = None,
+    page: Annotated[Path | None, typer.Option("--html", help="Write tables and plots here as one page")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, with calibration")] = False,
 ) -> None:
     """Score every estimator on the observation log: how well each forecast the next group of answers.
 
     Lower log loss is better. Take the best one for the curriculum: its `estimator` may change on a running one.
+    Policies are scored too: what a draw by what was known before a checkpoint's answers would have been worth. `reach`
+    is the share of the truly best fifth that it can draw, `waste` the share it spends on problems that then passed
+    always or never, `recall` the share of the best fifth in a draw of a tenth.
     """
+    from app.flow.estimates import plots
+
     settings = _settings(data=data, database=database)
     _check_schema(settings)
     try:
@@ -138,14 +144,12 @@ def replay(
     except AppError as error:
         typer.echo(f"error: {error.detail}", err=True)
         raise typer.Exit(1) from error
-    if as_json:
-        typer.echo(json.dumps(dataclasses.asdict(found)))
-        return
-    for score in sorted(found.scores, key=lambda score: score.log_loss):
-        loss = f"{score.log_loss:.4f} ± {score.log_loss_se:.4f}"
-        typer.echo(f"{score.estimator:<16} log loss {loss} a group, squared error of p {score.squared_error:.4f}")
-    n_groups = found.scores[0].n_groups if found.scores else 0
-    typer.echo(f"{n_groups} groups of problems measured before, {found.n_reports} reports")
+    if page is not None:
+        try:
+            page.write_text(plots.page(found), encoding="utf-8")
+        except OSError as error:
+            raise typer.BadParameter(f"cannot write {page}: {error.strerror}; name another file") from error
+    typer.echo(json.dumps(dataclasses.asdict(found)) if as_json else plots.text(found))
 
 
 async def _replay(settings: Settings, measurement: str) -> "Scores":

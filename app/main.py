@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import structlog
@@ -26,6 +26,7 @@ from app.flow.curricula.api import router as curricula_router
 from app.flow.curricula.service import CurriculumService
 from app.flow.curricula.store import CurriculumStore
 from app.flow.estimates.api import router as estimates_router
+from app.flow.estimates.following import ChangeStore, Follower
 from app.flow.estimates.pools import Pools
 from app.flow.estimates.service import EstimateService
 from app.flow.estimates.store import EstimateStore
@@ -87,7 +88,8 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
             wire_up(app, db, settings, clock)
             await _accept_admin_key(app.state.keys, settings)
             log.info("ready", database=settings.database_url.render_as_string(), schema=app.state.schema)
-            yield
+            async with _following(app.state.follower):
+                yield
         finally:
             await app.state.grading.close()
             await db.close()
@@ -124,16 +126,33 @@ def wire_up(app: FastAPI, db: Database, settings: Settings, clock: Clock) -> Non
     state.keys = KeyService(KeyStore(db), pepper, clock)
     student_store, curriculum_store = StudentStore(db), CurriculumStore(db)
     estimate_store = EstimateStore(db)
-    state.estimates = EstimateService(estimate_store, Pools(estimate_store))
+    pools = Pools(estimate_store)
+    state.estimates = EstimateService(estimate_store, pools)
+    state.follower = None if db.is_sqlite else Follower(ChangeStore(db), pools)
     state.problems = ProblemService(ProblemStore(db), DecisionStore(db), clock, settings.data / "spool")
     state.students = StudentService(student_store, clock)
     leases = LeaseStore(db, state.estimates)
     state.rollouts = RolloutService(MeasurementStore(db), leases, student_store, clock, settings.idle_retry_s)
     state.review = ReviewService(RegradingStore(db, state.estimates), DisputeStore(db), clock)
-    state.curricula = CurriculumService(curriculum_store, state.rollouts, clock)
+    state.curricula = CurriculumService(curriculum_store, state.rollouts, state.estimates, clock)
     batches = BatchStore(db, state.estimates)
     state.batches = BatchService(batches, curriculum_store, state.estimates, student_store, clock)
     state.training = TrainingService(TrainingStore(db), clock)
+
+
+@asynccontextmanager
+async def _following(follower: Follower | None) -> AsyncIterator[None]:
+    """What other API processes write is read meanwhile; on SQLite there is no other."""
+    if follower is None:
+        yield
+        return
+    task = asyncio.create_task(follower.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 async def _accept_admin_key(keys: KeyService, settings: Settings) -> None:

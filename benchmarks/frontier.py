@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from app.flow.batches.samplers import ExponentialKeys
+from app.flow.batches.samplers import exponential_keys
 from app.flow.estimates.columns import NAMES, Columns, FloatArray, IntArray, observed
-from app.flow.estimates.estimators import Beta, Drift, Estimator, PlugIn
-from app.flow.estimates.filters import Abilities, Beliefs, observe
+from app.flow.estimates.estimators import Beta, Estimator, Gaussian, PlugIn
+from app.flow.estimates.filters import Abilities, Beliefs, LoneBeliefs, observe, observe_alone
 from paced.wire import Kernel
 
 K = 8
@@ -74,11 +74,13 @@ def band(estimator: Estimator, columns: Columns) -> FloatArray:
     return ((p > BAND[0]) & (p < BAND[1])).astype(np.float64)
 
 
-NEWEST, DISCOUNTED, DRIFT = PlugIn(is_first=False), Beta(0.5, 0.5), Drift()
+NEWEST, DISCOUNTED = PlugIn(is_first=False), Beta(0.5, 0.5)
+LOGIT, DRIFT = Gaussian(is_alone=True), Gaussian(is_alone=False)
 ARMS = {
     "plug_in_newest": Arm(NEWEST, power(1.0)),
     "hard_filter": Arm(NEWEST, band),
     "discounted_beta": Arm(DISCOUNTED, power(2.0)),
+    "logit_filter": Arm(LOGIT, power(2.0)),
     "drift_filter": Arm(DRIFT, power(2.0)),
 }
 
@@ -149,18 +151,14 @@ class _Known:
         rows = self._due()
         self._measured_at[rows] = step
         passed = self._rng.binomial(K, p[rows])
-        found, self._abilities = observe(
-            Beliefs.of(self.columns.take(rows)),
-            self._abilities,
-            self._skills[rows],
-            passed.astype(np.float64),
-            np.full(len(rows), float(K)),
-            step,
-        )
+        before, k, n = self.columns.take(rows), passed.astype(np.float64), np.full(len(rows), float(K))
+        alone_mean, alone_variance = observe_alone(LoneBeliefs.of(before), k, n, step)
+        found, self._abilities = observe(Beliefs.of(before), self._abilities, self._skills[rows], k, n, step)
         self._count(rows, passed)
         columns = self.columns
         columns.logit_mean[rows], columns.logit_variance[rows] = found.mean, found.variance
         columns.ability_seen[rows], columns.belief_index[rows] = found.ability_seen, found.index
+        columns.alone_mean[rows], columns.alone_variance[rows] = alone_mean, alone_variance
         columns.skill, columns.levels, columns.now_index = self._skills, self._abilities.level, step
 
     def _due(self) -> IntArray:
@@ -192,7 +190,7 @@ class _Draws:
         best = np.argsort(w)[-int(BEST_SHARE * len(w)) :]
         reach = w[best][law[best] > 0].sum() / w[best].sum()
         self._found.append((float((error**2).mean()), float(np.abs(law - w / w.sum()).sum() / 2), float(reach)))
-        self._recent = [*self._recent, ExponentialKeys().draw(law, BATCH, self._rng)][-WINDOW:]
+        self._recent = [*self._recent, exponential_keys(law, BATCH, self._rng)][-WINDOW:]
         if len(self._recent) == WINDOW:
             drawn = np.isin(best, np.concatenate(self._recent))
             self._recalls.append(float(w[best][drawn].sum() / w[best].sum()))

@@ -39,6 +39,7 @@ class Database:
     """
 
     def __init__(self, url: URL, pool_size: int = 8) -> None:
+        self.url = url
         self.is_sqlite = url.get_backend_name() == "sqlite"
         self._backend: _Backend = _Sqlite(url, pool_size) if self.is_sqlite else _Postgres(url, pool_size)
 

@@ -8,6 +8,7 @@ curricula < curriculum_versions, batches      runs < run_metrics      teacher_re
 
 import datetime as dt
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import (
     JSON,
@@ -30,6 +31,8 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 from sqlalchemy.engine import Dialect
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
 
 from paced import wire
@@ -64,6 +67,22 @@ class UtcDateTime(TypeDecorator[dt.datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value.astimezone(dt.UTC)
+
+
+class current_transaction(FunctionElement[int]):  # noqa: N801 - a function of SQL
+    """The number of the transaction that writes a row; 0 on SQLite, where one process writes."""
+
+    inherit_cache = True
+
+
+@compiles(current_transaction)
+def _of_postgresql(*_: Any, **__: Any) -> str:
+    return "(pg_current_xact_id()::text::bigint)"
+
+
+@compiles(current_transaction, "sqlite")
+def _of_sqlite(*_: Any, **__: Any) -> str:
+    return "0"
 
 
 def one_of(kind: type[StrEnum], name: str) -> Enum:
@@ -252,6 +271,9 @@ estimates = Table(
     Column("logit_variance", Float, nullable=False),
     Column("ability_seen", Float, nullable=False),
     count("belief_index"),
+    # belief of the logit filter, of each problem alone; it shares the checkpoint
+    Column("alone_mean", Float, nullable=False),
+    Column("alone_variance", Float, nullable=False),
     Column("skill", String(64), nullable=False),  # the problem's first tag
     count("n_failed"),
     count("n_truncated"),
@@ -302,6 +324,11 @@ abilities = Table(
     Column("variance", Float, nullable=False),
     count("index"),
     count("n_groups"),
+    # of its uniformly chosen groups, old ones faded: how many, and sums of k/n, of its square and of 1/n
+    Column("audit_n", Float, nullable=False),
+    Column("audit_sum", Float, nullable=False),
+    Column("audit_square", Float, nullable=False),
+    Column("audit_noise", Float, nullable=False),
     from_zero("index", "n_groups"),
 )
 
@@ -363,6 +390,7 @@ observations = Table(
     count("n_grader_error"),
     count("n_infrastructure"),
     Column("created_at", UtcDateTime, nullable=False),
+    Column("xact", BigInteger, nullable=False, server_default=current_transaction()),  # for other processes: following
     ForeignKeyConstraint(["measurement_id", "problem_id"], ["estimates.measurement_id", "estimates.problem_id"]),
     UniqueConstraint("lease_id", "problem_id"),
     UniqueConstraint("batch_id", "problem_id"),
@@ -375,6 +403,7 @@ observations = Table(
     CheckConstraint("n_passed <= n_counted", name="passed_within_counted"),
     Index("ix_observations_problem", "measurement_id", "problem_id", "observation_id"),
     Index("ix_observations_checkpoint", "measurement_id", "checkpoint_index"),
+    Index("ix_observations_xact", "measurement_id", "xact"),
     from_zero("n_passed", "n_counted", "n_failed", "n_truncated", "n_timeout", "n_grader_error", "n_infrastructure"),
 )
 

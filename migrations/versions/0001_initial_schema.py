@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from app.db.tables import current_transaction
+
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -168,6 +170,10 @@ def upgrade() -> None:
         sa.Column("variance", sa.Float(), nullable=False),
         sa.Column("index", sa.Integer(), nullable=False),
         sa.Column("n_groups", sa.Integer(), nullable=False),
+        sa.Column("audit_n", sa.Float(), nullable=False),
+        sa.Column("audit_sum", sa.Float(), nullable=False),
+        sa.Column("audit_square", sa.Float(), nullable=False),
+        sa.Column("audit_noise", sa.Float(), nullable=False),
         sa.CheckConstraint('"index" >= 0 AND "n_groups" >= 0', name=op.f("ck_abilities_from_zero")),
         sa.ForeignKeyConstraint(
             ["measurement_id"], ["measurements.measurement_id"], name=op.f("fk_abilities_measurement_id")
@@ -313,6 +319,8 @@ def upgrade() -> None:
         sa.Column("logit_variance", sa.Float(), nullable=False),
         sa.Column("ability_seen", sa.Float(), nullable=False),
         sa.Column("belief_index", sa.Integer(), nullable=False),
+        sa.Column("alone_mean", sa.Float(), nullable=False),
+        sa.Column("alone_variance", sa.Float(), nullable=False),
         sa.Column("skill", sa.String(length=64), nullable=False),
         sa.Column("n_failed", sa.Integer(), nullable=False),
         sa.Column("n_truncated", sa.Integer(), nullable=False),
@@ -474,6 +482,7 @@ def upgrade() -> None:
         sa.Column("n_grader_error", sa.Integer(), nullable=False),
         sa.Column("n_infrastructure", sa.Integer(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("xact", sa.BigInteger(), server_default=current_transaction(), nullable=False),
         sa.CheckConstraint(
             '"n_passed" >= 0 AND "n_counted" >= 0 AND "n_failed" >= 0 AND "n_truncated" >= 0 AND "n_timeout" >= 0 AND "n_grader_error" >= 0 AND "n_infrastructure" >= 0',
             name=op.f("ck_observations_from_zero"),
@@ -504,6 +513,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_observations_problem", "observations", ["measurement_id", "problem_id", "observation_id"], unique=False
     )
+    op.create_index("ix_observations_xact", "observations", ["measurement_id", "xact"], unique=False)
     op.create_table(
         "rollouts",
         sa.Column("observation_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -539,6 +549,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("rollouts")
+    op.drop_index("ix_observations_xact", table_name="observations")
     op.drop_index("ix_observations_problem", table_name="observations")
     op.drop_index("ix_observations_checkpoint", table_name="observations")
     op.drop_table("observations")

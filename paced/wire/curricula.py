@@ -60,11 +60,15 @@ class PlugInNewest(Request):
 
 
 class DiscountedBeta(Request):
-    """Beta posterior that forgets: at each group a <- λa + (1-λ)·prior_a + k with λ = 1/2, likewise b."""
+    """Beta posterior that forgets: at each group a <- λa + (1-λ)·prior_a + k with λ = 1/2, likewise b.
+
+    Without a prior, one is fitted for each first tag to the groups chosen uniformly (hold-out and audit); until there
+    are 24 of them it is Beta(0.5, 0.5). Of a prior of which one number is given, the other is 0.5.
+    """
 
     name: Literal["discounted_beta"] = "discounted_beta"
-    prior_a: Annotated[float, Field(gt=0, le=1000)] = 0.5
-    prior_b: Annotated[float, Field(gt=0, le=1000)] = 0.5
+    prior_a: Annotated[float, Field(gt=0, le=1000)] | None = None
+    prior_b: Annotated[float, Field(gt=0, le=1000)] | None = None
 
 
 class DriftFilter(Request):
@@ -73,7 +77,15 @@ class DriftFilter(Request):
     name: Literal["drift_filter"] = "drift_filter"
 
 
-EstimatorConfig = Annotated[PlugInFirst | PlugInNewest | DiscountedBeta | DriftFilter, Field(discriminator="name")]
+class LogitFilter(Request):
+    """Gaussian belief of logit p of each problem alone, which widens with every checkpoint until it is measured again."""
+
+    name: Literal["logit_filter"] = "logit_filter"
+
+
+EstimatorConfig = Annotated[
+    PlugInFirst | PlugInNewest | DiscountedBeta | LogitFilter | DriftFilter, Field(discriminator="name")
+]
 
 
 class Filters(Request):
@@ -176,6 +188,7 @@ class Curriculum(Resource):
     """A curriculum with every field resolved.
 
     The hold-out belongs to the measurement, which its curricula share: `holdout_share` is the largest asked for.
+    `warnings` is what a change should make you look at, such as filters that admit fewer problems than a batch.
     """
 
     model_config = example(
@@ -202,6 +215,7 @@ class Curriculum(Resource):
         batch_ttl_s=3600.0,
         seed=0,
         created_at="2026-11-25T08:00:00Z",
+        warnings=[],
     )
 
     curriculum_id: str
@@ -227,3 +241,4 @@ class Curriculum(Resource):
     batch_ttl_s: float
     seed: int
     created_at: datetime
+    warnings: list[str] = []

@@ -1,28 +1,17 @@
-"""paced rebuild makes every estimate again from the log; paced replay scores estimators on it."""
+"""paced rebuild makes every estimate again from the log."""
 
 import json
 import sqlite3
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from scipy.stats import betabinom
 from typer.testing import CliRunner, Result
 
-from app.flow.estimates import replay as replays
-from app.flow.estimates.columns import Columns
 from paced import wire
 from paced.cli import build as build_cli
 from tests.app.test_regrading import flipped, second
 from tests.app.world import World, build
 from tests.service import TestClock, serve
-
-
-def replay(data: Path) -> dict[str, Any]:
-    found = CliRunner().invoke(build_cli(), ["replay", "mea_1", "--data", str(data), "--json"])
-    assert found.exit_code == 0, found.output
-    return dict(json.loads(found.stdout))
 
 
 def rebuild(data: Path, *options: str) -> Result:
@@ -82,51 +71,3 @@ def test_what_was_changed_by_hand_is_found_and_put_right(
     assert (len(first["changed"]), first["n_abilities_changed"]) == (n_changed, n_abilities)
     assert rebuild(data).exit_code == 0
     assert rebuild(data, "--check").exit_code == 0
-
-
-def test_a_replay_scores_each_forecast_before_it_counts_the_answers(data: Path) -> None:
-    """The newest group's score is that of a beta-binomial of the counted group before, over the whole log."""
-    with sqlite3.connect(data / "paced.sqlite3") as conn:
-        log = conn.execute(
-            "SELECT problem_id, n_passed, n_counted FROM observations"
-            " WHERE measurement_id = 1 AND n_counted > 0 ORDER BY observation_id"
-        ).fetchall()
-    conn.close()
-    known: dict[int, tuple[int, int]] = {}
-    losses = []
-    for problem_id, k, n in log:
-        if problem_id in known:
-            was, of = known[problem_id]
-            losses.append(-betabinom.logpmf(k, n, 0.5 + was, 0.5 + of - was))
-        known[problem_id] = (k, n)
-    found = replay(data)
-    scores = {score["estimator"]: score for score in found["scores"]}
-    assert set(scores) == {"plug_in_newest", "discounted_beta", "drift_filter"}
-    assert {score["n_groups"] for score in scores.values()} == {len(losses)} == {30 + 6}
-    assert scores["plug_in_newest"]["log_loss"] == pytest.approx(np.mean(losses))
-    for score in scores.values():
-        assert sum(n for _, _, n in score["calibration"]) == len(losses)
-        assert 0 < score["log_loss"] < 10
-
-
-@pytest.mark.parametrize("n", [1, 8, 40])
-def test_forecasts_are_distributions(n: int) -> None:
-    k, of = np.arange(n + 1.0), np.full(n + 1, float(n))
-    columns = Columns.zeros(n + 1)
-    columns.first_counted[:] = 8
-    columns.last_passed[:], columns.last_counted[:] = 2, 8
-    columns.discounted_passed[:], columns.discounted_failed[:] = 2.5, 11.0
-    columns.logit_mean[:], columns.logit_variance[:] = -1.2, 0.4
-    for forecast in replays.FORECASTS.values():
-        log_p, p = forecast(columns, k, of)
-        assert np.exp(log_p).sum() == pytest.approx(1.0)
-        assert (np.exp(log_p) @ k) / n == pytest.approx(p[0], rel=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("name", "said"), [("mea_9", "there is no measurement 'mea_9'"), ("x", "not an id of the form")]
-)
-def test_a_replay_of_nothing_says_so(data: Path, name: str, said: str) -> None:
-    found = CliRunner().invoke(build_cli(), ["replay", name, "--data", str(data)])
-    assert found.exit_code == 1
-    assert said in found.stderr

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from paced.wire import Stage
 from paced.wire.base import Name
 from worker.distill.errors import ConfigRefused
+from worker.precision import Dtype
 
 SELF = "self"
 
@@ -53,8 +54,8 @@ class DistillConfig(BaseModel):
     clip_norm: Annotated[float, Field(gt=0, description="Gradient norm at which gradients are scaled down")] = 1.0
     warmup_steps: Annotated[int, Field(ge=0, description="Steps of linear warm-up")] = 0
     dtype: Annotated[
-        Literal["bfloat16", "float32"], Field(description="Of the arithmetic; master weights are float32")
-    ] = "bfloat16"
+        Dtype, Field(description="Of the arithmetic; master weights are float32. auto: bfloat16 where that is fast")
+    ] = "auto"
     reduction: Annotated[
         Literal["seq_mean", "token_mean", "seq_sum"], Field(description="How a sequence's tokens are added up")
     ] = "seq_mean"

@@ -25,6 +25,7 @@ from paced.client import Client
 from paced.errors import BatchExpired, PacedError
 from paced.losses import KLSettings, distillation_loss
 from paced.wire import Batch, CheckpointCreate, Curriculum, Profile, RunState, Stage
+from worker import precision
 from worker.distill import checkpoint, model, stages
 from worker.distill.checkpoint import Progress
 from worker.distill.config import DistillConfig
@@ -264,6 +265,7 @@ def opened(config: DistillConfig, client: Client, stop: Stop, watch: Watch) -> I
     student = model.load_model(config.student, torch.float32, device)
     model.check_projection(student, config.student)
     record = open_run(config, client, curriculum)
+    config = config.model_copy(update={"dtype": precision.resolved(config.dtype, device.type)})
     optimizer = torch.optim.AdamW(
         student.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
     )

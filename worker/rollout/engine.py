@@ -74,7 +74,7 @@ class EngineOptions:
     model: str | None = None
     max_model_len: int | None = None
     max_num_seqs: int = 256
-    dtype: str = "bfloat16"
+    dtype: str = "auto"
     seed: int | None = None
     kv_cache_gib: float = 1.0
     gpu_memory_utilization: float = 0.9

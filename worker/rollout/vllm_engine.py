@@ -13,6 +13,7 @@ from typing import Any
 
 from paced.prompts import chat_text
 from paced.wire import Message
+from worker.precision import resolved
 from worker.rollout import weights
 from worker.rollout.engine import Answer, EngineDown, EngineFailure, EngineOptions, Sampling
 from worker.rollout.guard import Guard
@@ -176,7 +177,7 @@ def _make_llm(model: str, options: EngineOptions) -> Any:
         memory = {"kv_cache_memory_bytes": int(options.kv_cache_gib * 2**30)}
     arguments = AsyncEngineArgs(
         model=model,
-        dtype=options.dtype,
+        dtype=resolved(options.dtype, "cpu" if current_platform.is_cpu() else "cuda"),
         max_model_len=options.max_model_len,
         max_num_seqs=options.max_num_seqs,
         tensor_parallel_size=options.tensor_parallel_size,

@@ -6,6 +6,7 @@ from typing import Self
 
 import numpy as np
 
+from app.flow.curricula.admission import is_wanted
 from app.flow.curricula.rule import Rule
 from app.flow.curricula.weighting import Totals, peak, power
 from app.flow.estimates.columns import BoolArray, Columns, FloatArray, IntArray
@@ -68,16 +69,8 @@ class Law:
         return self.pool.is_ready[rows] & (self.pool.holdout_keys[rows] >= self._threshold)
 
     def is_wanted(self, rows: IntArray) -> BoolArray:
-        """Measured often enough, and inside the band."""
-        filters = self.rule.filters
-        wanted = np.ones(len(rows), np.bool_)
-        if filters.min_groups:
-            wanted &= self.pool.n_groups[rows] >= filters.min_groups
-        if filters.band is not None:
-            p = self._estimator.pass_rate(self._columns(rows))
-            low, high = filters.band
-            wanted &= (p > low) & (p < high)  # False where p is NaN: nothing known is not inside
-        return wanted
+        """Inside the filters that follow the estimates."""
+        return is_wanted(self.pool, self.rule, rows)
 
     def _columns(self, rows: IntArray) -> Columns:
         return self.pool.columns.take(rows, self._estimator.reads)

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict
 
-from app.errors import Conflict
+from app.errors import Conflict, Invalid
 from paced.wire import (
     CurriculumUpdate,
     DiscountedBeta,
@@ -40,9 +40,16 @@ class Rule(BaseModel):
     batch_ttl_s: float = 3600.0
 
     def changed(self, update: CurriculumUpdate) -> "Rule":
-        """The rule with the fields that an update names."""
+        """The rule with the fields that an update names; Invalid where they do not go together."""
         fields = {name: getattr(update, name) for name in Rule.model_fields}
-        return self.model_copy(update={name: value for name, value in fields.items() if value is not None})
+        made = self.model_copy(update={name: value for name, value in fields.items() if value is not None})
+        if made.selection == Selection.THOMPSON and isinstance(made.estimator, PlugInFirst | PlugInNewest):
+            raise Invalid(
+                f"Thompson sampling draws pass rates from a posterior, and {made.estimator.name} has none; take "
+                "discounted_beta or drift_filter, or selection 'proportional'",
+                code="no_posterior",
+            )
+        return made
 
     def stage_at(self, step: int) -> Stage:
         """The stage of the run's batch number `step`, from 0; raises Conflict when the schedule is over."""

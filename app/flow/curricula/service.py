@@ -5,20 +5,25 @@ from typing import Any
 
 from app.clock import Clock
 from app.errors import Conflict
-from app.flow.curricula.rule import PRESETS
+from app.flow.curricula.admission import warnings
+from app.flow.curricula.rule import PRESETS, Rule
 from app.flow.curricula.store import CurriculumStore
+from app.flow.estimates.service import EstimateService
 from app.flow.rollouts.measurements import measurement_number
 from app.flow.rollouts.service import RolloutService
 from app.ids import new_id, numbered
-from paced.wire import Curriculum, CurriculumCreate, CurriculumUpdate, MeasurementCreate
+from paced.wire import Curriculum, CurriculumCreate, CurriculumUpdate, Filters, MeasurementCreate
 
 
 class CurriculumService:
     """Stage 5 of the flow."""
 
-    def __init__(self, store: CurriculumStore, rollouts: RolloutService, clock: Clock) -> None:
+    def __init__(
+        self, store: CurriculumStore, rollouts: RolloutService, estimates: EstimateService, clock: Clock
+    ) -> None:
         self._store = store
         self._rollouts = rollouts
+        self._estimates = estimates
         self._clock = clock
 
     async def create(self, body: CurriculumCreate) -> Curriculum:
@@ -38,11 +43,21 @@ class CurriculumService:
             "request_hash": request_hash,
             "created_at": self._clock(),
         }
-        return _public(_same(await self._store.create(values, rule), request_hash))
+        return await self._with_warnings(_same(await self._store.create(values, rule), request_hash))
 
     async def update(self, curriculum_id: str, body: CurriculumUpdate) -> Curriculum:
         """Change a running curriculum; the next draw follows."""
-        return _public(await self._store.change(curriculum_id, body, self._clock()))
+        return await self._with_warnings(await self._store.change(curriculum_id, body, self._clock()))
+
+    async def _with_warnings(self, row: dict[str, Any]) -> Curriculum:
+        rule, number = Rule.model_validate(row["rule"]), row["measurement_id"]
+        made, f = _public(row), rule.filters
+        if f == Filters(cooldown_batches=f.cooldown_batches):
+            return made
+        pool = await self._estimates.pool(number, row["n_problems"], row["state_version"])
+        admitted = await self._estimates.subset(number, pool, f.tags, f.sources)
+        largest = await self._store.largest_batch(row["curriculum_id"])
+        return made.model_copy(update={"warnings": warnings(pool, rule, row["holdout_share"], admitted, largest)})
 
     async def get(self, curriculum_id: str) -> Curriculum:
         """One curriculum."""

@@ -3,10 +3,10 @@
 import datetime as dt
 from typing import Any
 
-from sqlalchemy import Connection, Select, insert, select, update
+from sqlalchemy import Connection, Select, func, insert, select, update
 
 from app.db.engine import Database
-from app.db.tables import curricula, curriculum_versions, measurements, problem_sets
+from app.db.tables import batches, curricula, curriculum_versions, measurements, problem_sets
 from app.db.transaction import reads, rows_as_dicts, writes
 from app.errors import NotFound
 from app.flow.curricula.rule import Rule
@@ -55,6 +55,12 @@ class CurriculumStore:
         v = curriculum_versions.c
         query = select(v.rule).where(v.curriculum_id == curriculum_id, v.version == version)
         return Rule.model_validate(conn.execute(query).scalar_one())
+
+    @reads
+    def largest_batch(self, conn: Connection, curriculum_id: str) -> int:
+        """Problems of its largest batch so far; 0 when there is none."""
+        b = batches.c
+        return conn.execute(select(func.max(b.size)).where(b.curriculum_id == curriculum_id)).scalar() or 0
 
     @reads
     def page(

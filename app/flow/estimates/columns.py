@@ -12,6 +12,15 @@ IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 DISCOUNT = 0.5  # λ of the discounted Beta posterior: what a new group leaves of all older ones (method of MoPPS)
+UNFITTED = 0.5  # both parameters of the Beta prior until it can be fitted (Jeffreys)
+AUDITS = ("audit_n", "audit_sum", "audit_square", "audit_noise")  # of a skill: groups, sums of k/n, (k/n)², 1/n
+# A group fades by 31/32 with each later one of its skill: the mean of the last 63 or so is known to 0.04, and counting
+# in groups instead of checkpoints, a skill that is seldom audited does not lose its prior.
+KEPT = 1 - 1 / 32
+ENOUGH = 24.0  # faded groups of a measurement from which priors are fitted
+SHRINK = 8.0  # groups of the whole measurement that every skill gets beside its own
+STRENGTH = (0.5, 8.0)  # bounds of a + b: no prior outweighs a group of eight answers
+EDGE = 0.02  # least distance of a prior's mean from 0 and 1
 
 
 @dataclass(slots=True)
@@ -20,9 +29,11 @@ class Columns:
 
     `discounted_passed` and `discounted_failed` exclude any prior, so that a prior can change without a
     rebuild: a = prior_a + discounted_passed is the recursion a <- λa + (1-λ)prior_a + k solved for it.
-    `logit_mean` to `belief_index` are the drift filter's, zero until the first counted group (see filters.py).
+    `logit_mean` to `belief_index` are the drift filter's, zero until the first counted group (see filters.py);
+    `alone_mean` and `alone_variance` are the logit filter's, at the same checkpoint.
     In memory only: `skill`, the place of each problem's skill in `levels`, which holds the abilities as they are now,
-    and `now_index`, the checkpoint of now (one for all, or one a problem).
+    and in `audits`, which holds the sums of `AUDITS` (skills × 4); and `now_index`, the checkpoint of now (one for all,
+    or one a problem).
     """
 
     first_passed: IntArray
@@ -35,15 +46,18 @@ class Columns:
     logit_variance: FloatArray
     ability_seen: FloatArray
     belief_index: IntArray
+    alone_mean: FloatArray
+    alone_variance: FloatArray
     skill: IntArray
     levels: FloatArray
+    audits: FloatArray
     now_index: IntArray | int
 
     @classmethod
     def zeros(cls, n: int) -> Self:
-        """Columns of problems never measured."""
+        """Columns of problems never measured, with room for audits of as many skills."""
         arrays = {name: np.zeros(n, dtype_of(name)) for name in (*NAMES, "skill")}
-        return cls(**arrays, levels=np.zeros(1), now_index=0)
+        return cls(**arrays, levels=np.zeros(1), audits=np.zeros((max(n, 1), len(AUDITS))), now_index=0)
 
     def __len__(self) -> int:
         """Number of problems."""
@@ -54,7 +68,7 @@ class Columns:
         made = object.__new__(type(self))
         for name in (*NAMES, "skill") if names is None else names:
             setattr(made, name, getattr(self, name)[rows])
-        made.levels, now = self.levels, self.now_index
+        made.levels, made.audits, now = self.levels, self.audits, self.now_index
         made.now_index = now if isinstance(now, int) else now[rows]
         return made
 
@@ -79,11 +93,21 @@ class Columns:
         """Columns from arrays of what is stored, and `skill` if it is there; abilities start at 0."""
         skill = arrays.get("skill", np.zeros(len(arrays[NAMES[0]]), np.int32))
         n_skills = int(skill.max(initial=0)) + 1
-        return cls(**{name: arrays[name] for name in NAMES}, skill=skill, levels=np.zeros(n_skills), now_index=0)
+        kept = {name: arrays[name] for name in NAMES}
+        audits = np.zeros((n_skills, len(AUDITS)))
+        return cls(**kept, skill=skill, levels=np.zeros(n_skills), audits=audits, now_index=0)
 
 
-NAMES = tuple(f.name for f in fields(Columns) if f.name not in ("skill", "levels", "now_index"))
-_REAL = {"discounted_passed", "discounted_failed", "logit_mean", "logit_variance", "ability_seen"}
+NAMES = tuple(f.name for f in fields(Columns) if f.name not in ("skill", "levels", "audits", "now_index"))
+_REAL = {
+    "discounted_passed",
+    "discounted_failed",
+    "logit_mean",
+    "logit_variance",
+    "ability_seen",
+    "alone_mean",
+    "alone_variance",
+}
 
 
 def dtype_of(name: str) -> Any:
@@ -107,3 +131,33 @@ def observed(row: dict[str, Any], n_passed: int, n_counted: int) -> dict[str, An
         "discounted_passed": DISCOUNT * row["discounted_passed"] + n_passed,
         "discounted_failed": DISCOUNT * row["discounted_failed"] + n_counted - n_passed,
     }
+
+
+def audited(
+    sums: FloatArray, skills: IntArray, is_audit: BoolArray, n_passed: FloatArray, n_counted: FloatArray
+) -> FloatArray:
+    """The sums of `AUDITS` (skills × 4) after a report's groups, of which only those chosen uniformly count."""
+    rate = n_passed / n_counted
+    terms = (np.ones(len(rate)), rate, rate * rate, 1 / n_counted)
+    added = np.stack([np.bincount(skills, is_audit * term, minlength=len(sums)) for term in terms], axis=1)
+    return np.asarray(sums * KEPT ** added[:, :1] + added, np.float64)
+
+
+def fitted_prior(sums: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """a and b of each skill's Beta prior, from its sums of `AUDITS` (skills × 4) shrunk towards the whole's.
+
+    By moments: Var[k/n] = Var[p] (1 - E[1/n]) + μ(1-μ) E[1/n], of which the second term is binomial noise. Groups of
+    one answer say nothing of Var[p]: then only the mean is fitted. Beta(1/2, 1/2) until there are `ENOUGH` groups.
+    """
+    whole = sums.sum(axis=0)
+    if whole[0] < ENOUGH:
+        return np.full(len(sums), UNFITTED), np.full(len(sums), UNFITTED)
+    n, total, square, inverse = (sums + SHRINK * whole / whole[0]).T
+    mean, inverse = total / n, inverse / n
+    spread = (square / n - mean**2) * n / (n - 1)
+    is_plural = inverse < 1 - EDGE
+    variance = (spread - mean * (1 - mean) * inverse) / np.where(is_plural, 1 - inverse, 1.0)
+    mean = np.clip(mean, EDGE, 1 - EDGE)
+    strength = np.clip(mean * (1 - mean) / np.maximum(variance, 1e-9) - 1, *STRENGTH)
+    strength = np.where(is_plural, strength, 2 * UNFITTED)
+    return mean * strength, (1 - mean) * strength

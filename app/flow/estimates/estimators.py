@@ -9,9 +9,9 @@ from typing import Protocol
 import numpy as np
 from scipy.special import betaincinv, betaln, expit, ndtri
 
-from app.flow.estimates.columns import BoolArray, Columns, FloatArray
-from app.flow.estimates.filters import Beliefs, quantile, weigh
-from paced.wire import DiscountedBeta, DriftFilter, EstimatorConfig, Kernel, PlugInFirst, PlugInNewest
+from app.flow.estimates.columns import UNFITTED, BoolArray, Columns, FloatArray, fitted_prior
+from app.flow.estimates.filters import Beliefs, LoneBeliefs, quantile, weigh
+from paced.wire import DiscountedBeta, DriftFilter, EstimatorConfig, Kernel, LogitFilter, PlugInFirst, PlugInNewest
 
 MASS = 0.9  # of the central interval shown with each estimate
 FRONTIER = (0.1, 0.9)  # pass rates at which a student sometimes succeeds and sometimes fails
@@ -109,18 +109,27 @@ class PlugIn:
 
 @dataclass(frozen=True, slots=True)
 class Beta:
-    """Discounted Beta posterior; problems never measured have the prior, and may be drawn."""
+    """Discounted Beta posterior; problems never measured have the prior, and may be drawn.
 
-    prior_a: float
-    prior_b: float
+    With `is_fitted`, the prior given is replaced by one of each skill, fitted to its uniformly chosen groups.
+    """
+
+    prior_a: float = UNFITTED
+    prior_b: float = UNFITTED
+    is_fitted: bool = False
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Discounted counts."""
-        return "first_counted", "discounted_passed", "discounted_failed"
+        """Discounted counts, and the skill if it has a prior."""
+        counts = ("first_counted", "discounted_passed", "discounted_failed")
+        return (*counts, "skill") if self.is_fitted else counts
 
     def _posterior(self, columns: Columns) -> tuple[FloatArray, FloatArray]:
-        return self.prior_a + columns.discounted_passed, self.prior_b + columns.discounted_failed
+        passed, failed = columns.discounted_passed, columns.discounted_failed
+        if not self.is_fitted:
+            return self.prior_a + passed, self.prior_b + failed
+        a, b = fitted_prior(columns.audits)
+        return a[columns.skill] + passed, b[columns.skill] + failed
 
     def is_known(self, columns: Columns) -> BoolArray:
         """Every problem has at least the prior."""
@@ -153,19 +162,25 @@ class Beta:
 
 
 @dataclass(frozen=True, slots=True)
-class Drift:
-    """Gaussian belief of logit p that follows the student by skill (filters.py); problems never measured too."""
+class Gaussian:
+    """Gaussian belief of logit p (filters.py), moved by all problems of its skill or by its own groups alone."""
+
+    is_alone: bool
 
     @property
     def reads(self) -> tuple[str, ...]:
         """The belief, and the skill that moves it."""
+        if self.is_alone:
+            return "first_counted", "alone_mean", "alone_variance", "belief_index"
         return "first_counted", "logit_mean", "logit_variance", "ability_seen", "belief_index", "skill"
 
     def _now(self, columns: Columns) -> tuple[FloatArray, FloatArray]:
+        if self.is_alone:
+            return LoneBeliefs.of(columns).at(columns.now_index)
         return Beliefs.of(columns).at(columns.now_index, columns.ability)
 
     def is_known(self, columns: Columns) -> BoolArray:
-        """Every problem has at least the prior, moved by its skill."""
+        """Every problem has at least the prior."""
         return np.ones(len(columns), np.bool_)
 
     def pass_rate(self, columns: Columns) -> FloatArray:
@@ -198,10 +213,14 @@ def make_estimator(config: EstimatorConfig) -> Estimator:
             return PlugIn(is_first=True)
         case PlugInNewest():
             return PlugIn(is_first=False)
+        case DiscountedBeta(prior_a=None, prior_b=None):
+            return Beta(is_fitted=True)
         case DiscountedBeta():
-            return Beta(config.prior_a, config.prior_b)
+            return Beta(config.prior_a or UNFITTED, config.prior_b or UNFITTED)
         case DriftFilter():
-            return Drift()
+            return Gaussian(is_alone=False)
+        case LogitFilter():
+            return Gaussian(is_alone=True)
 
 
 def _beta_interval(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:

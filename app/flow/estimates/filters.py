@@ -1,9 +1,11 @@
-"""The drift filter: logit p of each problem as a Gaussian, moved by what is seen of all problems of its skill. Pure.
+"""The drift and logit filters: logit p of each problem as a Gaussian, moved by its skill's problems or alone. Pure.
 
 Each problem has a belief N(mean, variance) of its logit; each skill (a problem's first tag) has an ability that drifts
 as the student trains. A measured group of n answers moves the ability of its skill by a Kalman step and the problem's
 own belief by a Newton step, so that problems not measured since follow the student too. Beliefs move lazily: a belief
 keeps the ability that it last saw, and the difference to today's is added when it is read.
+
+The logit filter is the same without the ability: each problem learns from its own groups only.
 """
 
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ PRIOR_MEAN, PRIOR_VARIANCE = 0.0, 3.0  # of a problem never measured, before its
 ABILITY_VARIANCE = 1.0  # of a skill's ability before anything is seen of it
 PROBLEM_DRIFT = 0.01  # variance that a checkpoint adds to a problem's own belief
 ABILITY_DRIFT = 0.01  # and to a skill's ability
+ALONE_DRIFT = PROBLEM_DRIFT + ABILITY_DRIFT  # and to a problem's logit, where its skill's ability is not known apart
 N_NEWTON, MAX_STEP = 6, 2.0
 MIN_SLOPE = 1e-3  # of p by the logit: where the sigmoid is flat a group says nothing of the ability
 NARROW = 0.8  # variance up to which the wider steps of `_COARSE` are as exact
@@ -65,6 +68,30 @@ class Beliefs:
         return self.mean + ability - self.ability_seen, np.minimum(
             self.variance + PROBLEM_DRIFT * n_passed, PRIOR_VARIANCE
         )
+
+
+@dataclass(slots=True)
+class LoneBeliefs:
+    """One entry a problem: N(mean, variance) of logit p at checkpoint `index`, from that problem's own groups."""
+
+    mean: FloatArray
+    variance: FloatArray
+    index: IntArray
+
+    @classmethod
+    def of(cls, columns: Columns) -> "LoneBeliefs":
+        """Beliefs from columns; a problem without a counted group has the prior."""
+        is_measured = columns.first_counted > 0
+        return cls(
+            mean=np.where(is_measured, columns.alone_mean, PRIOR_MEAN),
+            variance=np.where(is_measured, columns.alone_variance, PRIOR_VARIANCE),
+            index=columns.belief_index,
+        )
+
+    def at(self, index: int | IntArray) -> tuple[FloatArray, FloatArray]:
+        """(mean, variance) at a checkpoint."""
+        n_passed = np.maximum(index - self.index, 0)
+        return self.mean, np.minimum(self.variance + ALONE_DRIFT * n_passed, PRIOR_VARIANCE)
 
 
 @dataclass(slots=True)
@@ -142,6 +169,16 @@ def observe(
         Beliefs(mean, variance, level[skills], seen),
         Abilities(level, after, np.maximum(abilities.index, index)),
     )
+
+
+def observe_alone(
+    beliefs: LoneBeliefs, n_passed: FloatArray, n_counted: FloatArray, index: int
+) -> tuple[FloatArray, FloatArray]:
+    """(mean, variance) of the logit filter after one group each of distinct problems, answered by checkpoint `index`.
+
+    The checkpoint that they stand for is then that of the drift filter's beliefs, the later of the two.
+    """
+    return _newton(*beliefs.at(index), n_passed, n_counted)
 
 
 def _newton(

@@ -81,11 +81,12 @@ class Pool:
 
     def apply(self, change: Change) -> None:
         """Copy a committed change; a row that is newer here already stays."""
-        self.n_moves += 1
+        n_before = self.n_moves
         for row in change.rows:
             ordinal = row["ordinal"]
-            if ordinal >= len(self) or row["n_groups"] < self.n_groups[ordinal]:
+            if ordinal >= len(self) or row["n_groups"] <= self.n_groups[ordinal]:
                 continue
+            self.n_moves = n_before + 1
             self.columns.put(ordinal, row)
             self.n_groups[ordinal] = row["n_groups"]
             until = row["quarantined_until"]
@@ -98,7 +99,8 @@ class Pool:
         """Copy abilities; a skill that is newer here already stays."""
         for row in abilities:
             skill, n_groups = row["skill"], row["n_groups"]
-            if skill in self._places and n_groups >= self._n_groups_of_skill.get(skill, 0):
+            if skill in self._places and n_groups > self._n_groups_of_skill.get(skill, 0):
+                self.n_moves += 1
                 self._n_groups_of_skill[skill] = n_groups
                 self.columns.levels[self._places[skill]] = row["level"]
         newest = max((row["index"] for row in abilities), default=0)
@@ -113,6 +115,7 @@ class Pools:
         self._pools: dict[int, Pool] = {}
         self._locks: dict[int, asyncio.Lock] = {}
         self._pending: dict[int, list[Change]] = {}
+        self._loaded_under: dict[int, str] = {}
         self._moving = threading.Lock()  # a pool is put in place on the event loop
 
     async def get(self, measurement_id: int, n_problems: int, state_version: int) -> Pool:
@@ -132,14 +135,20 @@ class Pools:
         pending: list[Change] = []
         self._pending[measurement_id] = pending
         try:
-            pool = Pool.of(await self._store.load(measurement_id))
+            rows = await self._store.load(measurement_id)
+            pool = Pool.of(rows)
             with self._moving:
                 for change in pending:
                     pool.apply(change)
                 self._pools[measurement_id] = pool
+                self._loaded_under[measurement_id] = rows.snapshot
         finally:
             del self._pending[measurement_id]
         return pool
+
+    def loaded(self) -> list[tuple[int, str]]:
+        """Measurements with a pool, each with the database's snapshot that it was loaded under."""
+        return list(self._loaded_under.items())
 
     def is_current(self, measurement_id: int, pool: Pool) -> bool:
         """Whether a pool is the one that observations move."""

@@ -10,11 +10,13 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from app.db.tables import abilities
 from app.db.transaction import rows_in
-from app.flow.estimates.columns import Columns
-from app.flow.estimates.filters import ABILITY_VARIANCE, Abilities, Beliefs, observe
+from app.flow.estimates.columns import AUDITS, Columns, audited
+from app.flow.estimates.filters import ABILITY_VARIANCE, Abilities, Beliefs, LoneBeliefs, observe, observe_alone
 from app.flow.rollouts.groups import Group
+from paced.wire import ObservationSource
 
 AbilityRows = dict[str, dict[str, Any]]
+UNIFORM = (ObservationSource.AUDIT, ObservationSource.HOLDOUT)  # what priors may be fitted to
 
 
 def locked_abilities(conn: Connection, measurement_id: int, skills: AbstractSet[str]) -> AbilityRows:
@@ -38,7 +40,7 @@ def _locked(conn: Connection, measurement_id: int, skills: AbstractSet[str]) -> 
 
 def fresh_ability(measurement_id: int, skill: str) -> dict[str, Any]:
     """The row of a skill of which nothing was seen."""
-    start = {"level": 0.0, "variance": ABILITY_VARIANCE, "index": 0, "n_groups": 0}
+    start = {"level": 0.0, "variance": ABILITY_VARIANCE, "index": 0, "n_groups": 0, **dict.fromkeys(AUDITS, 0.0)}
     return {"measurement_id": measurement_id, "skill": skill, **start}
 
 
@@ -68,37 +70,49 @@ def with_beliefs(
 def _observed(before: list[dict[str, Any]], wave: list[Group], found: AbilityRows, index: int) -> list[dict[str, Any]]:
     names = sorted({row["skill"] for row in before})
     place = {name: i for i, name in enumerate(names)}
+    skills = np.array([place[row["skill"]] for row in before], np.int64)
+    columns = Columns.of_rows(before)
+    n_passed = np.array([group.n_passed for group in wave], np.float64)
+    n_counted = np.array([group.n_counted for group in wave], np.float64)
     beliefs, after = observe(
-        Beliefs.of(Columns.of_rows(before)),
+        Beliefs.of(columns),
         Abilities(
             np.array([found[name]["level"] for name in names]),
             np.array([found[name]["variance"] for name in names]),
             np.array([found[name]["index"] for name in names], np.int64),
         ),
-        np.array([place[row["skill"]] for row in before], np.int64),
-        np.array([group.n_passed for group in wave], np.float64),
-        np.array([group.n_counted for group in wave], np.float64),
+        skills,
+        n_passed,
+        n_counted,
         index,
     )
-    n_groups = np.bincount([place[row["skill"]] for row in before], minlength=len(names))
+    alone_mean, alone_variance = observe_alone(LoneBeliefs.of(columns), n_passed, n_counted, index)
+    sums = np.array([[found[name][sum_name] for sum_name in AUDITS] for name in names])
+    sums = audited(sums, skills, np.array([group.source in UNIFORM for group in wave]), n_passed, n_counted)
+    n_groups = np.bincount(skills, minlength=len(names))
     for i, name in enumerate(names):
-        level, variance, seen = float(after.level[i]), float(after.variance[i]), int(after.index[i])
-        n = found[name]["n_groups"] + int(n_groups[i])
-        found[name] = {**found[name], "level": level, "variance": variance, "index": seen, "n_groups": n}
-    return [
-        {"logit_mean": mean, "logit_variance": variance, "ability_seen": seen, "belief_index": at}
-        for mean, variance, seen, at in zip(
-            beliefs.mean.tolist(),
-            beliefs.variance.tolist(),
-            beliefs.ability_seen.tolist(),
-            beliefs.index.tolist(),
-            strict=True,
-        )
-    ]
+        found[name] = {
+            **found[name],
+            "level": float(after.level[i]),
+            "variance": float(after.variance[i]),
+            "index": int(after.index[i]),
+            "n_groups": found[name]["n_groups"] + int(n_groups[i]),
+            **dict(zip(AUDITS, sums[i].tolist(), strict=True)),
+        }
+    made = {
+        "logit_mean": beliefs.mean,
+        "logit_variance": beliefs.variance,
+        "ability_seen": beliefs.ability_seen,
+        "belief_index": beliefs.index,
+        "alone_mean": alone_mean,
+        "alone_variance": alone_variance,
+    }
+    lists = [array.tolist() for array in made.values()]
+    return [dict(zip(made, values, strict=True)) for values in zip(*lists, strict=True)]
 
 
 _UPDATE = (
     update(abilities)
     .where(abilities.c.measurement_id == bindparam("new_measurement_id"), abilities.c.skill == bindparam("new_skill"))
-    .values({name: bindparam(f"new_{name}") for name in ("level", "variance", "index", "n_groups")})
+    .values({name: bindparam(f"new_{name}") for name in ("level", "variance", "index", "n_groups", *AUDITS)})
 )

@@ -1,12 +1,13 @@
 """Observations and the posterior columns they move, in one transaction with whatever reports them."""
 
+import asyncio
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, select, text, update
 
 from app.db.engine import Database
 from app.db.tables import abilities, estimates, observations, problems
@@ -46,6 +47,7 @@ class LoadedRows:
     abilities: list[dict[str, Any]]
     watermark: int
     state_version: int
+    snapshot: str  # of PostgreSQL, taken before the rows were read; elsewhere empty
 
 
 class EstimateStore:
@@ -81,15 +83,14 @@ class EstimateStore:
         """Make rows for problems imported since."""
         sync_rows(conn, measurement_id)
 
-    @reads
-    def load(self, conn: Connection, measurement_id: int) -> LoadedRows:
+    async def load(self, measurement_id: int) -> LoadedRows:
         """Every row of a measurement."""
-        # read before the rows, so that it never stands for an observation that they lack
-        watermark = _watermark(conn, measurement_id)
-        measurement = measurement_row(conn, measurement_id)
-        abilities_of = select(abilities).where(abilities.c.measurement_id == measurement_id)
-        known = rows_as_dicts(conn.execute(abilities_of))
-        arrays, skills = bulk.read(conn, measurement_id)
+        # read before the rows, so that neither stands for an observation that they lack
+        snapshot, watermark, measurement, known = await self._head(measurement_id)
+        if measurement["n_problems"] >= bulk.MANY:
+            arrays, skills = await asyncio.to_thread(bulk.read_apart, self.db.url, measurement_id)
+        else:
+            arrays, skills = await self._rows(measurement_id)
         return LoadedRows(
             problem_ids=arrays["problem_id"],
             holdout_keys=arrays["holdout_key"],
@@ -101,7 +102,20 @@ class EstimateStore:
             abilities=known,
             watermark=watermark,
             state_version=measurement["state_version"],
+            snapshot=snapshot,
         )
+
+    @reads
+    def _head(self, conn: Connection, measurement_id: int) -> tuple[str, int, dict[str, Any], list[dict[str, Any]]]:
+        is_sqlite = conn.dialect.name == "sqlite"
+        snapshot = "" if is_sqlite else str(conn.execute(text("SELECT pg_current_snapshot()::text")).scalar_one())
+        watermark = _watermark(conn, measurement_id)
+        abilities_of = select(abilities).where(abilities.c.measurement_id == measurement_id)
+        return snapshot, watermark, measurement_row(conn, measurement_id), rows_as_dicts(conn.execute(abilities_of))
+
+    @reads
+    def _rows(self, conn: Connection, measurement_id: int) -> tuple[bulk.Arrays, list[str]]:
+        return bulk.read(conn, measurement_id)
 
     @reads
     def rows_with(

@@ -148,6 +148,8 @@ _COUNTS = (
     "logit_variance",
     "ability_seen",
     "belief_index",
+    "alone_mean",
+    "alone_variance",
     "n_failed",
     "n_truncated",
     "n_timeout",

@@ -12,7 +12,7 @@ from app.flow.batches import drawing
 from app.flow.batches.drawing import REST, Memory, shares
 from app.flow.batches.law import Law, Recent
 from app.flow.curricula.rule import PRESETS, Rule
-from app.flow.estimates.columns import NAMES, Columns
+from app.flow.estimates.columns import Columns
 from app.flow.estimates.pools import Pool
 from app.flow.estimates.store import Change
 from app.flow.rollouts.groups import holdout_threshold

@@ -8,14 +8,17 @@ from scipy.integrate import quad
 from scipy.special import beta as beta_function
 
 from app.flow.estimates.columns import DISCOUNT, NAMES, Columns, observed
-from app.flow.estimates.estimators import Beta, Estimator, PlugIn, make_estimator, weight
-from paced.wire import DiscountedBeta, Kernel, PlugInFirst, PlugInNewest
+from app.flow.estimates.estimators import Beta, Estimator, Gaussian, PlugIn, make_estimator, weight
+from app.flow.estimates.filters import Abilities, Beliefs, LoneBeliefs, observe, observe_alone
+from paced.wire import DiscountedBeta, DriftFilter, EstimatorConfig, Kernel, LogitFilter, PlugInFirst, PlugInNewest
 
 ESTIMATORS = {
     "plug_in_first": PlugIn(is_first=True),
     "plug_in_newest": PlugIn(is_first=False),
     "discounted_beta": Beta(0.5, 0.5),
     "skewed_beta": Beta(0.3, 4.0),
+    "logit_filter": Gaussian(is_alone=True),
+    "drift_filter": Gaussian(is_alone=False),
 }
 exponents = st.floats(0, 8)
 counts = st.floats(0, 200)
@@ -44,7 +47,21 @@ def columns_of(*problems: list[tuple[int, int]]) -> Columns:
     columns = Columns.zeros(len(problems))
     for place, groups in enumerate(problems):
         columns.put(place, measured(groups))
+        believe(columns, place, groups)
     return columns
+
+
+def believe(columns: Columns, place: int, groups: list[tuple[int, int]]) -> None:
+    """Beliefs after the groups, all at one checkpoint, of a skill whose ability does not move."""
+    one = Columns.zeros(1)
+    still = Abilities(np.zeros(1), np.full(1, 1e-12), np.zeros(1, np.int64))
+    for n_passed, n_counted in groups:
+        k, n = np.array([float(n_passed)]), np.array([float(n_counted)])
+        found, _ = observe(Beliefs.of(one), still, np.zeros(1, np.int64), k, n, 0)
+        one.alone_mean, one.alone_variance = observe_alone(LoneBeliefs.of(one), k, n, 0)
+        one.logit_mean, one.logit_variance, one.first_counted = found.mean, found.variance, np.array([n_counted])
+    for name in ("logit_mean", "logit_variance", "alone_mean", "alone_variance"):
+        getattr(columns, name)[place] = getattr(one, name)[0]
 
 
 @pytest.mark.parametrize("a", [0.3, 0.5, 1.0, 8.5])
@@ -142,9 +159,11 @@ def test_first_and_newest_groups_are_kept_apart() -> None:
         (PlugInFirst(), PlugIn(is_first=True)),
         (PlugInNewest(), PlugIn(is_first=False)),
         (DiscountedBeta(prior_a=0.3, prior_b=4.0), Beta(0.3, 4.0)),
+        (LogitFilter(), Gaussian(is_alone=True)),
+        (DriftFilter(), Gaussian(is_alone=False)),
     ],
 )
-def test_settings_name_estimators(config: PlugInFirst | PlugInNewest | DiscountedBeta, made: Estimator) -> None:
+def test_settings_name_estimators(config: EstimatorConfig, made: Estimator) -> None:
     assert make_estimator(config) == made
 
 

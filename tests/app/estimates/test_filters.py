@@ -1,4 +1,4 @@
-"""The drift filter: against dense grids, against its eager form, and what a skill's problems learn from each other."""
+"""The drift and logit filters: against dense grids, against its eager form, and what a skill's problems learn from each other."""
 
 import numpy as np
 import pytest
@@ -10,10 +10,11 @@ from scipy.stats import binom, norm
 
 from app.flow.estimates import filters
 from app.flow.estimates.columns import Columns
-from app.flow.estimates.estimators import Drift
-from app.flow.estimates.filters import Abilities, Beliefs, observe, sigmoid_moments, weigh
+from app.flow.estimates.estimators import Gaussian
+from app.flow.estimates.filters import Abilities, Beliefs, LoneBeliefs, observe, observe_alone, sigmoid_moments, weigh
 from paced.wire import Kernel
 
+ALONE, DRIFT = Gaussian(is_alone=True), Gaussian(is_alone=False)
 means = st.floats(-4, 4)
 variances = st.floats(0.01, filters.PRIOR_VARIANCE)
 histories = st.lists(
@@ -66,6 +67,71 @@ def test_one_group_gives_nearly_the_posterior_of_a_dense_grid(k: int, mean: floa
     assert found.variance[0] <= variance
 
 
+def on_a_grid(history: list[tuple[int, int, int]]) -> tuple[float, float]:
+    """E[p] and E[w] of the same model without any Gaussian: densities on a grid, widened by convolution."""
+    grid = np.linspace(-13, 13, 651)
+    density = norm.pdf(grid, filters.PRIOR_MEAN, filters.PRIOR_VARIANCE**0.5)
+    density /= density.sum()
+    for k, n, waited in history:
+        variance = float(density @ grid**2 - (density @ grid) ** 2)
+        added = min(filters.ALONE_DRIFT * waited, filters.PRIOR_VARIANCE - variance)
+        if added > 1e-6:
+            moves = norm.pdf(grid[:, None] - grid[None, :], 0, added**0.5)
+            density = moves / moves.sum(axis=0) @ density
+        density = density * binom.pmf(k, n, expit(grid))
+        density /= density.sum()
+    return float(density @ expit(grid)), float(density @ (expit(grid) * expit(-grid)))
+
+
+def drawn(seed: int, waits: list[int]) -> list[tuple[int, int, int]]:
+    """A history that the model itself may give: (passed, counted, checkpoints waited) of a logit that walks."""
+    rng = np.random.default_rng(seed)
+    logit = rng.normal(filters.PRIOR_MEAN, filters.PRIOR_VARIANCE**0.5)
+    history = []
+    for waited in waits:
+        logit += rng.normal(0, (filters.ALONE_DRIFT * waited) ** 0.5)
+        n = int(rng.integers(1, 17))
+        history.append((int(rng.binomial(n, expit(logit))), n, waited))
+    return history
+
+
+@given(seed=st.integers(0, 2**32), waits=st.lists(st.integers(0, 30), min_size=1, max_size=6))
+def test_the_logit_filter_is_nearly_a_dense_grid_over_whole_histories(seed: int, waits: list[int]) -> None:
+    """Errors of the Laplace steps stay below 0.05 of p and 0.025 of w (whose peak is 0.25), and do not pile up.
+
+    That is on what the model may bring about: five times 0/8 and at once 8/8 would be 0.2 of p off.
+    """
+    columns, index = Columns.zeros(1), 0
+    history = drawn(seed, waits)
+    for k, n, waited in history:
+        index += waited
+        columns.alone_mean, columns.alone_variance = observe_alone(
+            LoneBeliefs.of(columns), one(float(k)), one(float(n)), index
+        )
+        columns.first_counted[0], columns.belief_index[0] = n, index
+    columns.now_index = index
+    p, w = (float(array[0]) for array in ALONE.weigh(columns, Kernel()))
+    exact_p, exact_w = on_a_grid(history)
+    assert p == pytest.approx(exact_p, abs=0.05)
+    assert w == pytest.approx(exact_w, abs=0.025)
+
+
+def test_the_logit_filter_learns_nothing_from_other_problems_and_widens_up_to_the_prior() -> None:
+    columns = Columns.zeros(2)
+    mean, variance = observe_alone(LoneBeliefs.of(columns.take(np.array([0]))), one(8.0), one(8.0), 0)
+    columns.alone_mean[0], columns.alone_variance[0], columns.first_counted[0] = mean[0], variance[0], 8
+    columns.levels = one(3.0)
+    p = ALONE.pass_rate(columns)
+    assert p[0] > 0.85
+    assert p[1] == pytest.approx(0.5)
+    widths = []
+    for columns.now_index in (0, 1, 50, 100_000):
+        widths.append(float(LoneBeliefs.of(columns).at(columns.now_index)[1][0]))
+    assert widths == pytest.approx(
+        [variance[0], variance[0] + filters.ALONE_DRIFT, variance[0] + 50 * filters.ALONE_DRIFT, filters.PRIOR_VARIANCE]
+    )
+
+
 @given(history=histories, n_skills=st.integers(1, 3))
 def test_lazy_beliefs_equal_eager_ones(history: list[tuple[list[tuple[int, int]], int]], n_skills: int) -> None:
     """Moving every belief at once with its ability gives the same as adding the difference when it is read."""
@@ -112,10 +178,10 @@ def test_problems_not_measured_follow_their_skill_and_no_other() -> None:
     )
     _store(columns, rows, found)
     columns.skill, columns.levels, columns.now_index = skills, abilities.level, 1
-    p = Drift().pass_rate(columns)
+    p = DRIFT.pass_rate(columns)
     assert p[:40].min() > p[40:50].max() > 0.75
     assert p[50:] == pytest.approx(0.5)
-    low, high = Drift().interval(columns)
+    low, high = DRIFT.interval(columns)
     assert ((low < p) & (p < high)).all()
     assert (high - low)[:40].max() < (high - low)[50:].min()
 
@@ -137,11 +203,11 @@ def test_a_wait_widens_a_belief_up_to_the_prior() -> None:
 
 def test_the_shown_interval_holds_ninety_per_cent() -> None:
     columns = Columns.zeros(1)
-    low, high = Drift().interval(columns)
+    low, high = DRIFT.interval(columns)
     assert float(norm.cdf(_logit(high[0]), 0, filters.PRIOR_VARIANCE**0.5)) == pytest.approx(0.95)
     assert float(norm.cdf(_logit(low[0]), 0, filters.PRIOR_VARIANCE**0.5)) == pytest.approx(0.05)
     assert float(ndtri(0.95)) > 0
-    assert Drift().expected_weight(columns, Kernel())[0] > 0.1
+    assert DRIFT.expected_weight(columns, Kernel())[0] > 0.1
 
 
 def _logit(p: float) -> float:

@@ -1,0 +1,50 @@
+"""Rows of a measurement, read here and read by another process, are the same arrays."""
+
+import asyncio
+import dataclasses
+
+import numpy as np
+import pytest
+from sqlalchemy import text
+
+from app.db.engine import Database
+from app.flow.estimates import bulk
+from app.flow.estimates.store import EstimateStore, LoadedRows
+from app.flow.rollouts.measurements import measurement_number
+from tests.app.conftest import MakeWorld
+
+
+def test_both_ways_of_loading_give_the_same(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = make_world(60, holdout_share=0.2)
+    world.measure(lambda i: i % 9)
+    number = measurement_number(world.curriculum.measurement_id)
+
+    odd = "UPDATE estimates SET state = 'flagged', quarantined_until = '2026-11-25 08:00:00.25' WHERE ordinal = 7"
+    even = "UPDATE estimates SET state = 'ready', quarantined_until = NULL WHERE ordinal = 7"
+
+    async def load(many: int) -> LoadedRows:
+        monkeypatch.setattr(bulk, "MANY", many)
+        async with Database(world.service.settings.database_url) as db:
+            await db.transact(lambda conn: conn.execute(text(odd)))
+            found = await EstimateStore(db).load(number)
+            await db.transact(lambda conn: conn.execute(text(even)))
+            return found
+
+    here, apart = asyncio.run(load(10**9)), asyncio.run(load(0))
+    for name in ("problem_ids", "holdout_keys", "is_ready", "n_groups"):
+        assert getattr(here, name).tolist() == getattr(apart, name).tolist()
+        assert getattr(here, name).dtype == getattr(apart, name).dtype
+    assert apart.quarantined_until == pytest.approx(here.quarantined_until, abs=0.001)
+    assert here.quarantined_until[7] > 1.7e9
+    assert not here.is_ready[7]
+    assert (here.skills, here.abilities, here.watermark) == (apart.skills, apart.abilities, apart.watermark)
+    for field in dataclasses.fields(here.columns):
+        assert np.array_equal(getattr(here.columns, field.name), getattr(apart.columns, field.name)), field.name
+
+
+def test_a_load_that_fails_says_why(make_world: MakeWorld) -> None:
+    world = make_world(3)
+    url = world.service.settings.database_url
+    missing = url.set(database="/nowhere/paced.sqlite3" if url.get_backend_name() == "sqlite" else "nowhere")
+    with pytest.raises(RuntimeError, match="loading measurement 1 failed"):
+        bulk.read_apart(missing, 1)

@@ -86,6 +86,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
         db = Database(settings.database_url, settings.pool_size)
         try:
             wire_up(app, db, settings, clock)
+            watch.registry.register(app.state.estimates)
             await _accept_admin_key(app.state.keys, settings)
             log.info("ready", database=settings.database_url.render_as_string(), schema=app.state.schema)
             async with _following(app.state.follower):

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from app.flow.batches.samplers import exponential_keys
-from app.flow.estimates.columns import NAMES, Columns, FloatArray, IntArray, observed
+from app.flow.estimates.columns import AUDITS, NAMES, BoolArray, Columns, FloatArray, IntArray, audited, observed
 from app.flow.estimates.estimators import Beta, Estimator, Gaussian, PlugIn
 from app.flow.estimates.filters import Abilities, Beliefs, LoneBeliefs, observe, observe_alone
 from paced.wire import Kernel
@@ -75,11 +75,12 @@ def band(estimator: Estimator, columns: Columns) -> FloatArray:
 
 
 NEWEST, DISCOUNTED = PlugIn(is_first=False), Beta(0.5, 0.5)
-LOGIT, DRIFT = Gaussian(is_alone=True), Gaussian(is_alone=False)
+FITTED, LOGIT, DRIFT = Beta(is_fitted=True), Gaussian(is_alone=True), Gaussian(is_alone=False)
 ARMS = {
     "plug_in_newest": Arm(NEWEST, power(1.0)),
     "hard_filter": Arm(NEWEST, band),
     "discounted_beta": Arm(DISCOUNTED, power(2.0)),
+    "fitted_beta": Arm(FITTED, power(2.0)),
     "logit_filter": Arm(LOGIT, power(2.0)),
     "drift_filter": Arm(DRIFT, power(2.0)),
 }
@@ -143,29 +144,34 @@ class _Known:
         self._rng, self._world = rng, world
         self._skills = rng.integers(0, world.n_skills, world.n_problems) if world.is_blind else student.skills
         self._abilities = Abilities.prior(world.n_skills)
+        self._audits = np.zeros((world.n_skills, len(AUDITS)))
         self._measured_at = np.full(world.n_problems, -1)
         self.columns = Columns.zeros(world.n_problems)
 
     def measure(self, step: int, p: FloatArray) -> None:
         """Answers of the due problems, counted."""
-        rows = self._due()
+        rows, is_audit = self._due()
         self._measured_at[rows] = step
         passed = self._rng.binomial(K, p[rows])
         before, k, n = self.columns.take(rows), passed.astype(np.float64), np.full(len(rows), float(K))
         alone_mean, alone_variance = observe_alone(LoneBeliefs.of(before), k, n, step)
         found, self._abilities = observe(Beliefs.of(before), self._abilities, self._skills[rows], k, n, step)
+        self._audits = audited(self._audits, self._skills[rows], is_audit, k, n)
         self._count(rows, passed)
         columns = self.columns
         columns.logit_mean[rows], columns.logit_variance[rows] = found.mean, found.variance
         columns.ability_seen[rows], columns.belief_index[rows] = found.ability_seen, found.index
         columns.alone_mean[rows], columns.alone_variance[rows] = alone_mean, alone_variance
-        columns.skill, columns.levels, columns.now_index = self._skills, self._abilities.level, step
+        columns.skill, columns.levels, columns.audits = self._skills, self._abilities.level, self._audits
+        columns.now_index = step
 
-    def _due(self) -> IntArray:
+    def _due(self) -> tuple[IntArray, BoolArray]:
         n_audit = int(self._world.n_measured * AUDIT_SHARE)
         age = self._measured_at + 0.5 * self._rng.random(len(self._measured_at))
         oldest = np.argpartition(age, self._world.n_measured - n_audit)[: self._world.n_measured - n_audit]
-        return np.unique(np.concatenate([oldest, self._rng.choice(len(age), n_audit, replace=False)]))
+        audit = self._rng.choice(len(age), n_audit, replace=False)
+        rows = np.unique(np.concatenate([oldest, audit]))
+        return rows, np.isin(rows, audit)
 
     def _count(self, rows: IntArray, passed: IntArray) -> None:
         for row, k in zip(rows.tolist(), passed.tolist(), strict=True):

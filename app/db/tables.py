@@ -223,11 +223,14 @@ measurements = Table(
     Column("holdout_share", Float, nullable=False),  # the largest that one of its curricula asks for
     count("n_problems"),  # estimate rows made so far; the set may have grown since
     count("state_version"),  # of the set, as copied to the estimates
+    count("n_remeasured"),  # groups from workers of problems measured before
+    Column("samples_per_measurement", Float, nullable=False),  # problems served for each of them; 0 sets no bound
     Column("created_at", UtcDateTime, nullable=False),
     UniqueConstraint("student", "problem_set", "profile_id"),
     CheckConstraint("n_rollouts >= 1", name="n_rollouts"),
     CheckConstraint("holdout_share >= 0 AND holdout_share < 1", name="holdout_share"),
-    from_zero("n_problems", "state_version"),
+    CheckConstraint("samples_per_measurement >= 0", name="samples_per_measurement"),
+    from_zero("n_problems", "state_version", "n_remeasured"),
 )
 
 leases = Table(
@@ -347,6 +350,7 @@ batches = Table(
     Column("size", Integer, nullable=False),
     Column("seed", Integer, nullable=False),
     Column("watermark", BigInteger, nullable=False),  # newest observation known to the draw
+    count("n_served"),  # problems in the curriculum's batches, this one included
     count("n_eligible"),
     count("n_hard_filter"),  # of them, those with 0.2 < p < 0.8
     # aligned little-endian arrays, in draw order
@@ -368,7 +372,7 @@ batches = Table(
     CheckConstraint("(state = 'acknowledged') = (acknowledged_at IS NOT NULL)", name="acknowledged_has_time"),
     Index("ix_batches_open", "curriculum_id", "state", "expires_at"),
     CheckConstraint("size >= 1", name="size"),
-    from_zero("seq", "step", "n_eligible", "n_hard_filter"),
+    from_zero("seq", "step", "n_served", "n_eligible", "n_hard_filter"),
 )
 
 observations = Table(

@@ -95,8 +95,13 @@ def upgrade() -> None:
         sa.Column("holdout_share", sa.Float(), nullable=False),
         sa.Column("n_problems", sa.Integer(), nullable=False),
         sa.Column("state_version", sa.Integer(), nullable=False),
+        sa.Column("n_remeasured", sa.Integer(), nullable=False),
+        sa.Column("samples_per_measurement", sa.Float(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.CheckConstraint('"n_problems" >= 0 AND "state_version" >= 0', name=op.f("ck_measurements_from_zero")),
+        sa.CheckConstraint("samples_per_measurement >= 0", name=op.f("ck_measurements_samples_per_measurement")),
+        sa.CheckConstraint(
+            '"n_problems" >= 0 AND "state_version" >= 0 AND "n_remeasured" >= 0', name=op.f("ck_measurements_from_zero")
+        ),
         sa.CheckConstraint("holdout_share >= 0 AND holdout_share < 1", name=op.f("ck_measurements_holdout_share")),
         sa.CheckConstraint("n_rollouts >= 1", name=op.f("ck_measurements_n_rollouts")),
         sa.ForeignKeyConstraint(["problem_set"], ["problem_sets.name"], name=op.f("fk_measurements_problem_set")),
@@ -404,6 +409,7 @@ def upgrade() -> None:
         sa.Column("size", sa.Integer(), nullable=False),
         sa.Column("seed", sa.Integer(), nullable=False),
         sa.Column("watermark", sa.BigInteger(), nullable=False),
+        sa.Column("n_served", sa.Integer(), nullable=False),
         sa.Column("n_eligible", sa.Integer(), nullable=False),
         sa.Column("n_hard_filter", sa.Integer(), nullable=False),
         sa.Column("ordinals", sa.LargeBinary(), nullable=False),
@@ -422,7 +428,7 @@ def upgrade() -> None:
             "(state = 'acknowledged') = (acknowledged_at IS NOT NULL)", name=op.f("ck_batches_acknowledged_has_time")
         ),
         sa.CheckConstraint(
-            '"seq" >= 0 AND "step" >= 0 AND "n_eligible" >= 0 AND "n_hard_filter" >= 0',
+            '"seq" >= 0 AND "step" >= 0 AND "n_served" >= 0 AND "n_eligible" >= 0 AND "n_hard_filter" >= 0',
             name=op.f("ck_batches_from_zero"),
         ),
         sa.CheckConstraint("size >= 1", name=op.f("ck_batches_size")),

@@ -78,7 +78,7 @@ class DriftFilter(Request):
 
 
 class LogitFilter(Request):
-    """Gaussian belief of logit p of each problem alone, which widens with every checkpoint until it is measured again."""
+    """Gaussian belief of logit p of each problem alone; it widens with every checkpoint until measured again."""
 
     name: Literal["logit_filter"] = "logit_filter"
 
@@ -179,6 +179,9 @@ class CurriculumCreate(CurriculumUpdate):
     problem_set: Name
     profile_id: Id
     n_rollouts: Annotated[int, Field(ge=1, le=1024)] = 8
+    samples_per_measurement: Annotated[float, Field(ge=0, le=1e6, description="See POST /v1/measurements")] | None = (
+        None
+    )
     preset: Preset = Preset.DEFAULT
     holdout_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0

@@ -21,7 +21,12 @@ class LeaseState(StrEnum):
 
 
 class MeasurementCreate(Request):
-    """Keep pass rates of this student on this problem set under this profile; creating it again returns it."""
+    """Keep pass rates of this student on this problem set under this profile; creating it again returns it.
+
+    `samples_per_measurement` bounds what workers measure anew: one group for that many problems served to training,
+    and one pass over the set ahead of it; 0 sets no bound. Problems never measured and the hold-out never wait. Given
+    again, it changes.
+    """
 
     model_config = example(student="smollm2", problem_set="arithmetic", profile_id="sp_5f0c8b1d2a3e4f60", n_rollouts=8)
 
@@ -29,6 +34,7 @@ class MeasurementCreate(Request):
     problem_set: Name
     profile_id: Id
     n_rollouts: Annotated[int, Field(ge=1, le=1024, description="K, answers a problem")] = 8
+    samples_per_measurement: Annotated[float, Field(ge=0, le=1e6)] | None = None
 
 
 class Measurement(Resource):
@@ -36,6 +42,8 @@ class Measurement(Resource):
 
     `n_at_latest` and `n_holdout_at_latest` count problems measured at the student's newest checkpoint;
     `n_due` those that a worker could lease now; `n_flagged` those that are not ready: never leased, drawn or held out.
+    `n_remeasured` counts groups of problems measured before, `n_served` problems in batches: while the first is ahead
+    of the second by more than `samples_per_measurement` allows, only new problems and the hold-out are leased.
     """
 
     model_config = example(
@@ -54,6 +62,9 @@ class Measurement(Resource):
         n_quarantined=0,
         n_flagged=0,
         n_due=268,
+        n_remeasured=120,
+        n_served=960,
+        samples_per_measurement=0.0,
         created_at="2026-11-25T08:00:00Z",
     )
 
@@ -72,6 +83,9 @@ class Measurement(Resource):
     n_quarantined: int
     n_flagged: int
     n_due: int
+    n_remeasured: int
+    n_served: int
+    samples_per_measurement: float
     created_at: datetime
 
     @property

@@ -50,12 +50,34 @@ def test_the_log_makes_every_estimate_again(data: Path) -> None:
     assert first["changed"] == regraded["changed"] == []
 
 
+def test_priors_rest_on_the_hold_out_and_the_audits_alone(data: Path) -> None:
+    """One tag, so the faded count of its uniformly chosen groups is that of the log; oldest-first ones are as many."""
+    with sqlite3.connect(data / "paced.sqlite3") as conn:
+        (n, mean), *others = conn.execute(
+            "SELECT audit_n, audit_sum / audit_n FROM abilities WHERE measurement_id = 1"
+        ).fetchall()
+        uniform, rest = (
+            conn.execute(
+                "SELECT COUNT(*) FROM observations WHERE measurement_id = 1 AND n_counted > 0"
+                f" AND source {negation} IN ('audit', 'holdout')"
+            ).fetchone()[0]
+            for negation in ("", "NOT")
+        )
+    conn.close()
+    assert not others
+    assert 0.7 * uniform < n <= uniform
+    assert rest > 20
+    assert 0 < mean < 1
+
+
 @pytest.mark.parametrize(
     ("statement", "n_changed", "n_abilities"),
     [
         ("UPDATE estimates SET logit_mean = logit_mean + 1e-12 WHERE measurement_id = 1 AND ordinal = 3", 1, 0),
         ("UPDATE estimates SET failure_streak = 9, quarantined_until = NULL WHERE measurement_id = 1", 30, 0),
+        ("UPDATE estimates SET alone_mean = alone_mean + 1e-12 WHERE measurement_id = 1 AND ordinal = 3", 1, 0),
         ("UPDATE abilities SET level = level + 1 WHERE measurement_id = 1", 0, 1),
+        ("UPDATE abilities SET audit_square = audit_square + 1e-12 WHERE measurement_id = 1", 0, 1),
         ("DELETE FROM abilities", 0, 1),
     ],
 )

@@ -23,7 +23,8 @@ from paced.cli import build as build_cli
 from tests.app.world import World, build, measure
 from tests.service import TestClock, serve
 
-ESTIMATORS = {"plug_in_first", "plug_in_newest", "discounted_beta", "drift_filter"}
+BETAS = {"discounted_beta", "discounted_beta_unfitted"}
+ESTIMATORS = {"plug_in_first", "plug_in_newest", *BETAS, "logit_filter", "drift_filter"}
 N = 60
 
 
@@ -172,7 +173,7 @@ def test_policies_are_judged_by_the_law_at_the_start_of_each_wave(
     assert uniform["reach"]["mean"] == pytest.approx(1.0)
     assert uniform["recall"]["mean"] == pytest.approx(0.1, abs=0.03), "a tenth of anything, by chance"
     assert uniform["waste"]["mean"] == pytest.approx(np.mean([((k == 0) | (k == n)).mean() for _, k, n in waves(log)]))
-    for estimator in ("discounted_beta", "drift_filter"):
+    for estimator in (*BETAS, "logit_filter", "drift_filter"):
         assert scores[estimator, "weight"]["reach"]["mean"] == pytest.approx(1.0)
 
 
@@ -221,6 +222,9 @@ def test_forecasts_are_distributions(n: int) -> None:
     columns.last_passed[:], columns.last_counted[:] = 2, 8
     columns.discounted_passed[:], columns.discounted_failed[:] = 2.5, 11.0
     columns.logit_mean[:], columns.logit_variance[:] = -1.2, 0.4
+    columns.alone_mean[:], columns.alone_variance[:] = 0.3, 0.9
+    columns.audits[0] = 30.0, 12.0, 8.0, 30 / 8
+    assert set(replay.FORECASTS) == set(policies.ESTIMATORS)
     for forecast in replay.FORECASTS.values():
         log_p, p = forecast(columns, k, of)
         assert np.exp(log_p).sum() == pytest.approx(1.0)
@@ -233,9 +237,10 @@ def test_the_tables_name_the_best_first(data: Path, found: dict[str, Any]) -> No
     lines = shown.stdout.splitlines()
     assert lines[0].startswith(f"Forecasts of {2 * N + 12} groups of problems measured before, ")
     by_loss = sorted(found["scores"], key=lambda score: score["log_loss"])
-    assert [line.split()[0] for line in lines[2:6]] == [score["estimator"] for score in by_loss]
-    assert len(lines) == 6 + 3 + len(found["policies"])
-    recalls = [float(line.split()[-3]) for line in lines[9:]]
+    n = len(ESTIMATORS)
+    assert [line.split("  ")[0] for line in lines[2 : n + 2]] == [score["estimator"] for score in by_loss]
+    assert len(lines) == n + 2 + 3 + len(found["policies"])
+    recalls = [float(line.split()[-3]) for line in lines[n + 5 :]]
     assert recalls == sorted(recalls, reverse=True)
 
 
@@ -252,11 +257,11 @@ def test_the_page_holds_all_it_shows(data: Path, tmp_path: Path) -> None:
     plots = json.loads(scripts[1].removeprefix("const plots = ").split(";\n")[0])
     figures = {name: plotly.graph_objects.Figure(plot) for name, plot in plots.items()}  # refuses unknown properties
     assert {name: len(figure.data) for name, figure in figures.items()} == {
-        "loss": 4,
-        "calibration": 1 + 2 * 4,
-        "policies": 3 * 5,
+        "loss": 6,
+        "calibration": 1 + 2 * 6,
+        "policies": 3 * 7,
     }
-    assert sum(sum(trace.y) for trace in figures["calibration"].data if trace.type == "bar") == 4 * (2 * N + 12)
+    assert sum(sum(trace.y) for trace in figures["calibration"].data if trace.type == "bar") == 6 * (2 * N + 12)
 
 
 def test_a_page_that_cannot_be_written_is_named(data: Path, tmp_path: Path) -> None:

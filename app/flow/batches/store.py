@@ -83,6 +83,7 @@ class BatchStore:
         drawn = compose(seq, _recent(conn, curriculum_id, seq - rule.filters.cooldown_batches, now))
         _check_not_empty(drawn)
         row = {**values, "seq": seq, "step": step, "stage": stage, **_draw_columns(drawn)}
+        row["n_served"] = head["n_served"] + row["size"]
         row |= {"idempotency_key": identity.key, "request_hash": identity.request_hash, "state": BatchState.OPEN}
         conn.execute(_INSERT, row)
         return {**row, "acknowledged_at": None}
@@ -249,6 +250,10 @@ def _head_query() -> Select[Any]:
             s.state_version,
             select(last).where(b.curriculum_id == mine).scalar_subquery().label("last_seq"),
             select(func.coalesce(func.max(b.step), -1)).where(b.run_id == run).scalar_subquery().label("last_step"),
+            select(func.coalesce(func.max(b.n_served), 0))
+            .where(b.curriculum_id == mine)
+            .scalar_subquery()
+            .label("n_served"),
             select(r.curriculum_id).where(r.run_id == run).scalar_subquery().label("run_curriculum_id"),
             select(b.batch_id)
             .where(b.curriculum_id == mine, b.idempotency_key == bindparam("key", type_=String))

@@ -32,7 +32,7 @@ class CurriculumService:
         for known in await self._store.page(None, body.name, None, 1):
             return _public(_same(known, request_hash))
         rule = PRESETS[body.preset].changed(body)
-        parts = body.model_dump(include={"student", "problem_set", "profile_id", "n_rollouts"})
+        parts = body.model_dump(include=set(MeasurementCreate.model_fields))
         measurement = await self._rollouts.measure(MeasurementCreate(**parts), body.holdout_share)
         values = {
             "curriculum_id": new_id("cur"),

@@ -144,7 +144,7 @@ def audited(
 
 
 def fitted_prior(sums: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """a and b of each skill's Beta prior, from its sums of `AUDITS` (skills × 4) shrunk towards the whole's.
+    """Parameters a and b of each skill's Beta prior, from its sums of `AUDITS` (skills × 4) shrunk to the whole's.
 
     By moments: Var[k/n] = Var[p] (1 - E[1/n]) + μ(1-μ) E[1/n], of which the second term is binomial noise. Groups of
     one answer say nothing of Var[p]: then only the mean is fitted. Beta(1/2, 1/2) until there are `ENOUGH` groups.

@@ -15,6 +15,8 @@ LOOKS = {
     "plug_in_first": ("#cc79a7", "triangle-up"),
     "plug_in_newest": ("#009e73", "square"),
     "discounted_beta": ("#d55e00", "diamond"),
+    "discounted_beta_unfitted": ("#e69f00", "diamond-open"),
+    "logit_filter": ("#56b4e9", "star"),
     "drift_filter": ("#0072b2", "circle"),
     "any": ("#767676", "x"),
 }

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.flow.estimates.columns import BoolArray, Columns, FloatArray, IntArray
+from app.flow.estimates.columns import AUDITS, UNFITTED, BoolArray, Columns, FloatArray, IntArray
 from app.flow.estimates.estimators import Estimator, make_estimator
 from app.flow.estimates.rebuild import Replay
 from app.flow.rollouts.groups import Group
-from paced.wire import DiscountedBeta, DriftFilter, Kernel, PlugInFirst, PlugInNewest
+from paced.wire import DiscountedBeta, DriftFilter, Kernel, LogitFilter, PlugInFirst, PlugInNewest
 
 Law = Callable[[FloatArray, FloatArray], FloatArray]
 
@@ -46,7 +46,12 @@ LAWS: dict[str, Law] = {
     "hard_filter": _inside,
 }
 ESTIMATORS: dict[str, Estimator] = {
-    config.name: make_estimator(config) for config in (PlugInFirst(), PlugInNewest(), DiscountedBeta(), DriftFilter())
+    "plug_in_first": make_estimator(PlugInFirst()),
+    "plug_in_newest": make_estimator(PlugInNewest()),
+    "discounted_beta": make_estimator(DiscountedBeta()),
+    "discounted_beta_unfitted": make_estimator(DiscountedBeta(prior_a=UNFITTED, prior_b=UNFITTED)),
+    "logit_filter": make_estimator(LogitFilter()),
+    "drift_filter": make_estimator(DriftFilter()),
 }
 
 
@@ -118,9 +123,12 @@ class WaveLog:
 def columns_at(log: Replay, problem_ids: Sequence[int], now_index: int | IntArray) -> Columns:
     """Columns of problems as the log knows them so far, read at a checkpoint (one for all, or one a problem)."""
     rows = [log.rows[problem_id] for problem_id in problem_ids]
+    places = {skill: place for place, skill in enumerate(log.skills)}
     columns = Columns.of_rows(rows)
-    columns.levels = np.array([log.skills[row["skill"]]["level"] for row in rows])
-    columns.skill = np.arange(len(rows))
+    columns.skill = np.array([places[row["skill"]] for row in rows], np.int64)
+    columns.levels = np.array([ability["level"] for ability in log.skills.values()])
+    sums = [[ability[name] for name in AUDITS] for ability in log.skills.values()]
+    columns.audits = np.array(sums, np.float64).reshape(len(sums), len(AUDITS))
     columns.now_index = now_index
     return columns
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from app.flow.estimates.columns import BoolArray, Columns, FloatArray, IntArray
+from app.flow.estimates.columns import AUDITS, BoolArray, Columns, FloatArray, IntArray
 from app.flow.estimates.store import Change, EstimateStore, LoadedRows
 from app.flow.rollouts.groups import holdout_threshold
 
@@ -103,6 +103,7 @@ class Pool:
                 self.n_moves += 1
                 self._n_groups_of_skill[skill] = n_groups
                 self.columns.levels[self._places[skill]] = row["level"]
+                self.columns.audits[self._places[skill]] = [row.get(name, 0.0) for name in AUDITS]
         newest = max((row["index"] for row in abilities), default=0)
         self.columns.now_index = max(self.columns.now_index, newest)
 
@@ -145,6 +146,10 @@ class Pools:
         finally:
             del self._pending[measurement_id]
         return pool
+
+    def n_groups(self) -> dict[int, int]:
+        """Groups counted in each pool, by measurement."""
+        return {number: int(pool.n_groups.sum()) for number, pool in list(self._pools.items())}
 
     def loaded(self) -> list[tuple[int, str]]:
         """Measurements with a pool, each with the database's snapshot that it was loaded under."""

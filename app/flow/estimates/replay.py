@@ -17,8 +17,8 @@ from sqlalchemy import Connection
 from app.db.engine import Database
 from app.db.transaction import reads, rows_as_dicts
 from app.errors import Conflict
-from app.flow.estimates.columns import Columns, FloatArray, IntArray
-from app.flow.estimates.filters import Beliefs, binomial_mixture
+from app.flow.estimates.columns import UNFITTED, Columns, FloatArray, IntArray, fitted_prior
+from app.flow.estimates.filters import Beliefs, LoneBeliefs, binomial_mixture
 from app.flow.estimates.policies import PolicyScore, Wave, WaveLog, columns_at, score_policies
 from app.flow.estimates.rebuild import Replay, rows_of
 from app.flow.rollouts.groups import Group
@@ -143,20 +143,38 @@ def _newest(columns: Columns, k: FloatArray, n: FloatArray) -> tuple[FloatArray,
 
 
 def _discounted(columns: Columns, k: FloatArray, n: FloatArray) -> tuple[FloatArray, FloatArray]:
-    a, b = 0.5 + columns.discounted_passed, 0.5 + columns.discounted_failed
+    a, b = fitted_prior(columns.audits)
+    return _with_prior(columns, a[columns.skill], b[columns.skill], k, n)
+
+
+def _unfitted(columns: Columns, k: FloatArray, n: FloatArray) -> tuple[FloatArray, FloatArray]:
+    return _with_prior(columns, UNFITTED, UNFITTED, k, n)
+
+
+def _with_prior(columns: Columns, a: Any, b: Any, k: FloatArray, n: FloatArray) -> tuple[FloatArray, FloatArray]:
+    a, b = a + columns.discounted_passed, b + columns.discounted_failed
     return beta_binomial(a, b, k, n), a / (a + b)
 
 
+def _logit(columns: Columns, k: FloatArray, n: FloatArray) -> tuple[FloatArray, FloatArray]:
+    return _gaussian(LoneBeliefs.of(columns).at(columns.now_index), k, n)
+
+
 def _drift(columns: Columns, k: FloatArray, n: FloatArray) -> tuple[FloatArray, FloatArray]:
-    mean, variance = Beliefs.of(columns).at(columns.now_index, columns.ability)
-    log_p, p = binomial_mixture(mean, variance, k, n)
+    return _gaussian(Beliefs.of(columns).at(columns.now_index, columns.ability), k, n)
+
+
+def _gaussian(belief: tuple[FloatArray, FloatArray], k: FloatArray, n: FloatArray) -> tuple[FloatArray, FloatArray]:
+    log_p, p = binomial_mixture(*belief, k, n)
     return log_p + _log_choose(n, k), p
 
 
-FORECASTS: dict[str, Forecast] = {
+FORECASTS: dict[str, Forecast] = {  # of the estimators that policies.py draws by
     "plug_in_first": _first,
     "plug_in_newest": _newest,
     "discounted_beta": _discounted,
+    "discounted_beta_unfitted": _unfitted,
+    "logit_filter": _logit,
     "drift_filter": _drift,
 }
 

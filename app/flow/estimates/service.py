@@ -2,10 +2,12 @@
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
 from sqlalchemy import Connection
 
 from app.db.engine import after_commit
@@ -14,6 +16,7 @@ from app.flow.estimates.estimators import Beta, PlugIn, is_settled
 from app.flow.estimates.pools import Pool, Pools
 from app.flow.estimates.store import EstimateStore, verdict_counts
 from app.flow.rollouts.groups import Group
+from app.ids import numbered
 from paced.wire import Estimate, Frontier, HoldoutPoint, Observation, ProblemEstimate
 
 SHOWN = Beta(0.5, 0.5)  # the posterior shown with estimates; a curriculum may set its own prior
@@ -46,6 +49,13 @@ class EstimateService:
     ) -> IntArray | None:
         """Rows of a pool with any of the tags and of the sources; None is every row."""
         return await self._pools.subset(measurement_id, pool, tags, sources)
+
+    def collect(self) -> Iterator[Metric]:
+        """For `/metrics`: how much of the log this process draws from."""
+        gauge = GaugeMetricFamily("paced_groups_in_memory", "Groups that draws know of", labels=["measurement"])
+        for number, n_groups in self._pools.n_groups().items():
+            gauge.add_metric([numbered("mea", number)], n_groups)
+        yield gauge
 
     async def page(self, measurement_id: int, after: int | None, limit: int, is_holdout: bool | None) -> list[Estimate]:
         """Estimates by ordinal."""

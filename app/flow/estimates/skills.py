@@ -71,32 +71,19 @@ def _observed(before: list[dict[str, Any]], wave: list[Group], found: AbilityRow
     names = sorted({row["skill"] for row in before})
     place = {name: i for i, name in enumerate(names)}
     skills = np.array([place[row["skill"]] for row in before], np.int64)
-    columns = Columns.of_rows(before)
-    n_passed = np.array([group.n_passed for group in wave], np.float64)
-    n_counted = np.array([group.n_counted for group in wave], np.float64)
-    beliefs, after = observe(
-        Beliefs.of(columns),
-        Abilities(
-            np.array([found[name]["level"] for name in names]),
-            np.array([found[name]["variance"] for name in names]),
-            np.array([found[name]["index"] for name in names], np.int64),
-        ),
-        skills,
-        n_passed,
-        n_counted,
-        index,
-    )
-    alone_mean, alone_variance = observe_alone(LoneBeliefs.of(columns), n_passed, n_counted, index)
-    sums = np.array([[found[name][sum_name] for sum_name in AUDITS] for name in names])
-    sums = audited(sums, skills, np.array([group.source in UNIFORM for group in wave]), n_passed, n_counted)
-    n_groups = np.bincount(skills, minlength=len(names))
-    for i, name in enumerate(names):
-        found[name] = {
-            **found[name],
+    columns, known = Columns.of_rows(before), [found[name] for name in names]
+    k, n = (np.array([getattr(group, name) for group in wave], np.float64) for name in ("n_passed", "n_counted"))
+    beliefs, after = observe(Beliefs.of(columns), _abilities(known), skills, k, n, index)
+    alone_mean, alone_variance = observe_alone(LoneBeliefs.of(columns), k, n, index)
+    is_uniform = np.array([group.source in UNIFORM for group in wave])
+    sums = audited(np.array([[row[name] for name in AUDITS] for row in known]), skills, is_uniform, k, n)
+    for i, n_groups in enumerate(np.bincount(skills).tolist()):
+        found[names[i]] = {
+            **known[i],
             "level": float(after.level[i]),
             "variance": float(after.variance[i]),
             "index": int(after.index[i]),
-            "n_groups": found[name]["n_groups"] + int(n_groups[i]),
+            "n_groups": known[i]["n_groups"] + n_groups,
             **dict(zip(AUDITS, sums[i].tolist(), strict=True)),
         }
     made = {
@@ -109,6 +96,14 @@ def _observed(before: list[dict[str, Any]], wave: list[Group], found: AbilityRow
     }
     lists = [array.tolist() for array in made.values()]
     return [dict(zip(made, values, strict=True)) for values in zip(*lists, strict=True)]
+
+
+def _abilities(rows: list[dict[str, Any]]) -> Abilities:
+    return Abilities(
+        np.array([row["level"] for row in rows]),
+        np.array([row["variance"] for row in rows]),
+        np.array([row["index"] for row in rows], np.int64),
+    )
 
 
 _UPDATE = (

@@ -9,6 +9,7 @@ from app.db.engine import Database
 from app.db.tables import estimates, measurements, problem_sets, problems, profiles, students
 from app.db.transaction import reads, rows_as_dicts, writes
 from app.errors import Conflict, NotFound
+from app.flow.rollouts import demand
 from app.flow.rollouts.groups import holdout_threshold
 from app.flow.students.store import latest_checkpoint
 from app.ids import number_of, numbered
@@ -32,14 +33,18 @@ class MeasurementStore:
         row = conn.execute(select(measurements).where(same).with_for_update()).mappings().first()
         if row is None:
             values = {**body.model_dump(), "holdout_share": holdout_share, "created_at": now}
-            values |= {"n_problems": 0, "state_version": 0}
+            values |= {"n_problems": 0, "state_version": 0, "n_remeasured": 0}
+            values["samples_per_measurement"] = body.samples_per_measurement or 0.0
             result = conn.execute(insert(measurements).values(**values).returning(c.measurement_id))
             measurement_id = int(result.scalar_one())
         else:
             _check_same(row["n_rollouts"], body)
             measurement_id = int(row["measurement_id"])
             share = max(row["holdout_share"], holdout_share)
-            conn.execute(update(measurements).where(same).values(holdout_share=share))
+            changed = {"holdout_share": share}
+            if body.samples_per_measurement is not None:
+                changed["samples_per_measurement"] = body.samples_per_measurement
+            conn.execute(update(measurements).where(same).values(**changed))
         sync_rows(conn, measurement_id)
         return measurement_id
 
@@ -217,7 +222,8 @@ def _progress(conn: Connection, row: dict[str, Any], now: dt.datetime) -> Measur
         n_where(is_due(latest, now)).label("n_due"),
     ).where(c.measurement_id == row["measurement_id"])
     counts = conn.execute(query).mappings().one()
-    public = {**row, **counts, "measurement_id": numbered("mea", row["measurement_id"])}
+    n_served = demand.n_served(conn, row["measurement_id"])
+    public = {**row, **counts, "n_served": n_served, "measurement_id": numbered("mea", row["measurement_id"])}
     return Measurement.model_validate({**public, "latest_checkpoint": checkpoint})
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, func, select
 
 from app.db.tables import estimates
 from app.flow.rollouts.groups import holdout_threshold
-from app.flow.rollouts.measurements import is_due
+from app.flow.rollouts.measurements import NEVER, is_due
 from paced.wire import Checkpoint
 
 AUDIT_SHARE = 0.25  # of a lease, chosen uniformly: fit for fitting priors, where oldest-first is not
@@ -17,10 +17,11 @@ AUDIT_SHARE = 0.25  # of a lease, chosen uniformly: fit for fitting priors, wher
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A measurement's row and the checkpoint to measure it at."""
+    """A measurement's row, the checkpoint to measure it at, and whether problems measured before may be leased."""
 
     measurement: dict[str, Any]
     checkpoint: Checkpoint
+    may_remeasure: bool = True
 
 
 def choose(
@@ -40,6 +41,8 @@ def choose(
     # in the index's own order: of a hold-out that is measured already, nothing is sorted
     chosen = take(due & (c.holdout_key < threshold), n, c.holdout_key)
     training = due & (c.holdout_key >= threshold)
+    if not target.may_remeasure:
+        training &= c.checkpoint_index == NEVER
     audit: list[int] = []
     n_audit = int((n - len(chosen)) * AUDIT_SHARE)
     n_rows = (conn.execute(select(func.max(c.ordinal)).where(mine))).scalar()

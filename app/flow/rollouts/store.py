@@ -10,11 +10,12 @@ import orjson
 from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 
 from app.db.engine import Database
-from app.db.tables import estimates, leases, observations, problem_sets, problems, profiles, rollouts
+from app.db.tables import estimates, leases, measurements, observations, problem_sets, problems, profiles, rollouts
 from app.db.transaction import rows_as_dicts, storable, writes
 from app.errors import Conflict, Invalid, NotFound
+from app.flow.rollouts import demand
 from app.flow.rollouts.groups import from_rollouts, holdout_threshold
-from app.flow.rollouts.measurements import measurement_row, sync_rows
+from app.flow.rollouts.measurements import NEVER, measurement_row, sync_rows
 from app.flow.rollouts.observer import Observer
 from app.flow.rollouts.reroll import Target, choose
 from app.flow.students.store import checkpoint_at, latest_checkpoint
@@ -62,7 +63,7 @@ class LeaseStore:
             if checkpoint is None:
                 continue
             sync_rows(conn, measurement_id)
-            target = Target(measurement, checkpoint)
+            target = Target(measurement, checkpoint, demand.may_remeasure(conn, measurement))
             chosen, audit_ids = choose(conn, target, body.max_problems, now, rng)
             if chosen:
                 lease_id = _insert_lease(conn, target, chosen, audit_ids, body, identity, now)
@@ -133,7 +134,7 @@ class LeaseStore:
     def _count(self, conn: Connection, lease: dict[str, Any], new: Sequence[RolloutGroup], now: dt.datetime) -> None:
         measurement = measurement_row(conn, lease["measurement_id"])
         profile = profile_body(conn, measurement["profile_id"])
-        sources = _sources(conn, lease, measurement, [group.problem_id for group in new])
+        sources, n_known = _sources(conn, lease, measurement, [group.problem_id for group in new])
         groups = [
             from_rollouts(
                 group.problem_id,
@@ -147,6 +148,10 @@ class LeaseStore:
         ]
         observation_ids = self._observer.write(conn, lease["measurement_id"], groups, now)
         conn.execute(insert(rollouts), _rollout_rows(new, observation_ids))
+        if n_known:
+            m = measurements.c
+            mine = m.measurement_id == lease["measurement_id"]
+            conn.execute(update(measurements).where(mine).values(n_remeasured=m.n_remeasured + n_known))
         ids = [group.problem_id for group in new]
         _clear(conn, (estimates.c.lease_id == lease["lease_id"]) & estimates.c.problem_id.in_(ids))
 
@@ -297,17 +302,20 @@ def profile_body(conn: Connection, profile_id: str) -> dict[str, Any]:
 
 def _sources(
     conn: Connection, lease: dict[str, Any], measurement: dict[str, Any], ids: Sequence[int]
-) -> dict[int, ObservationSource]:
+) -> tuple[dict[int, ObservationSource], int]:
+    """Why each problem was measured, and how many training problems were measured before."""
     c = estimates.c
-    query = select(c.problem_id, c.holdout_key).where(
+    query = select(c.problem_id, c.holdout_key, c.checkpoint_index).where(
         c.measurement_id == lease["measurement_id"], c.problem_id.in_(ids)
     )
     threshold, audit = holdout_threshold(measurement["holdout_share"]), set(lease["audit_ids"])
-    sources = {}
+    sources, n_known = {}, 0
     for row in conn.execute(query):
         trained = ObservationSource.AUDIT if row.problem_id in audit else ObservationSource.OLDEST
-        sources[row.problem_id] = ObservationSource.HOLDOUT if row.holdout_key < threshold else trained
-    return sources
+        is_held_out = row.holdout_key < threshold
+        sources[row.problem_id] = ObservationSource.HOLDOUT if is_held_out else trained
+        n_known += not is_held_out and row.checkpoint_index > NEVER
+    return sources, n_known
 
 
 def _rollout_rows(groups: Sequence[RolloutGroup], observation_ids: dict[int, int]) -> list[dict[str, Any]]:

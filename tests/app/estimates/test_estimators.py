@@ -17,6 +17,7 @@ ESTIMATORS = {
     "plug_in_newest": PlugIn(is_first=False),
     "discounted_beta": Beta(0.5, 0.5),
     "skewed_beta": Beta(0.3, 4.0),
+    "fitted_beta": Beta(is_fitted=True),
     "logit_filter": Gaussian(is_alone=True),
     "drift_filter": Gaussian(is_alone=False),
 }

@@ -1,0 +1,202 @@
+"""Two API processes on one PostgreSQL, four writers: what each process knows of the others' observations, and when.
+
+Writers lease and report through both processes without a pause; each commit is timed at the writer. Meanwhile the
+number of groups that each process draws from (`/metrics`) is read every few hundredths of a second. The lag of the
+k-th commit is how long after it a process knew of k groups. Half-way one process is killed and started again: what it
+loads must be whole too. `missed` is what a process does not know two seconds after the last commit.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psycopg
+from sqlalchemy import make_url
+
+from paced import Client, wire
+
+KEY, SECRET = "benchmark-key", "benchmark-secret"
+SERVER = os.environ.get("PACED_BENCH_POSTGRES", "postgresql://postgres@127.0.0.1:5432/postgres")
+N_WRITERS = 4
+GROUPS_A_REPORT = 8
+SCRAPE_S = 0.03
+SETTLE_S = 2.0
+
+
+@dataclass
+class Log:
+    """When each group was committed, and what a process knew at which time."""
+
+    commits: list[float] = field(default_factory=list)
+    seen: dict[int, list[tuple[float, int]]] = field(default_factory=lambda: {0: [], 1: []})
+    errors: list[str] = field(default_factory=list)
+
+
+def run(small: bool) -> dict[str, Any]:
+    """The figures are over both processes; the time in which one is being restarted does not count for its lag."""
+    seconds = 20 if small else 60
+    with tempfile.TemporaryDirectory(prefix="paced-processes-") as folder, _database() as url, ExitStack() as stack:
+        services = [stack.enter_context(_Service.running(Path(folder) / str(i), url)) for i in range(2)]
+        curriculum = _build(services[0].client, Path(folder), n_problems=2000 if small else 20_000)
+        log, is_over = Log(), threading.Event()
+        for service in services:
+            service.client.draw_batch(curriculum.curriculum_id, 1, include="ids")
+        threads = [threading.Thread(target=_write, args=(services[i % 2], i, log, is_over)) for i in range(N_WRITERS)]
+        threads += [threading.Thread(target=_watch, args=(i, s, log, is_over)) for i, s in enumerate(services)]
+        for thread in threads:
+            thread.start()
+        time.sleep(seconds / 2)
+        away = services[1].restart(curriculum)
+        time.sleep(seconds / 2)
+        is_over.set()
+        for thread in threads:
+            thread.join(60)
+        time.sleep(SETTLE_S)
+        known = [service.n_groups() for service in services]
+    lags = [_lags(log, i, away if i else None) for i in range(2)]
+    both = np.concatenate(lags)
+    return {
+        "settings": {"seconds": seconds, "n_writers": N_WRITERS, "groups_a_report": GROUPS_A_REPORT},
+        "rows": [{"process": i, "known": known[i], "lag_p99_s": float(np.quantile(lags[i], 0.99))} for i in range(2)],
+        "figures": {
+            "missed": sum(len(log.commits) - n for n in known),
+            "lag_p50_s": round(float(np.quantile(both, 0.5)), 3),
+            "lag_p99_s": round(float(np.quantile(both, 0.99)), 3),
+            "lag_max_s": round(float(both.max()), 3),
+            "observations": len(log.commits),
+            "observations_per_s": round(len(log.commits) / seconds),
+            "restart_s": round(away[1] - away[0], 2),
+            "errors": len(log.errors),
+        },
+    }
+
+
+def _lags(log: Log, process: int, away: tuple[float, float] | None) -> Any:
+    commits = np.sort(np.array(log.commits))
+    times, counts = (np.array(column) for column in zip(*log.seen[process], strict=True))
+    first = np.searchsorted(np.maximum.accumulate(counts), np.arange(1, len(commits) + 1))
+    is_seen = first < len(times)
+    lags = np.maximum(times[first[is_seen]] - commits[is_seen], 0.0)
+    if away is not None:
+        lags = lags[(commits[is_seen] < away[0] - 1.0) | (commits[is_seen] > away[1])]
+    return lags
+
+
+class _Service:
+    """One `paced serve` process, and a client of it."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self._folder, self._url = folder, url
+        self._process, self.client = self._start()
+
+    @classmethod
+    @contextmanager
+    def running(cls, folder: Path, url: str) -> Iterator["_Service"]:
+        """Stopped at the end."""
+        service = cls(folder, url)
+        try:
+            yield service
+        finally:
+            service.client.close()
+            service._process.terminate()
+            service._process.wait(30)
+
+    def _start(self) -> tuple["subprocess.Popen[str]", Client]:
+        arguments = ["serve", "--data", str(self._folder), "--database", self._url, "--port", "0", "--json"]
+        environment = {**os.environ, "PACED_ADMIN_KEY": KEY, "PACED_SECRET": SECRET, "PACED_LOG_LEVEL": "error"}
+        command = [sys.executable, "-m", "paced", *arguments]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        assert process.stdout is not None
+        return process, Client(json.loads(process.stdout.readline())["url"], KEY)
+
+    def restart(self, curriculum: wire.Curriculum) -> tuple[float, float]:
+        """Kill it and start it again; returns when it went away and when it drew a batch again."""
+        gone = time.time()
+        self._process.kill()
+        self._process.wait()
+        self._process, self.client = self._start()
+        self.client.draw_batch(curriculum.curriculum_id, 1, include="ids")
+        return gone, time.time()
+
+    def n_groups(self) -> int:
+        """Groups that its draws know of."""
+        asked = urllib.request.Request(f"{self.client.url}/metrics", headers={"Authorization": f"Bearer {KEY}"})
+        with urllib.request.urlopen(asked, timeout=5) as answer:
+            text = answer.read().decode()
+        found = re.search(r"^paced_groups_in_memory\{[^}]*\} (\S+)$", text, re.MULTILINE)
+        return round(float(found[1])) if found else 0
+
+
+def _write(service: _Service, i: int, log: Log, is_over: threading.Event) -> None:
+    answers = [wire.Rollout(text="42", verdict=wire.Verdict.PASS, n_tokens=1)] * 8
+    while not is_over.is_set():
+        try:
+            lease = service.client.claim_lease(
+                wire.LeaseClaim(student="s", worker=str(i), max_problems=GROUPS_A_REPORT, ttl_s=5)
+            )
+            if not lease.problems or lease.checkpoint is None:
+                service.client.register_checkpoint("s", wire.CheckpointCreate(uri=f"/m/{uuid.uuid4().hex}"))
+                continue
+            index = lease.checkpoint.index
+            groups = [
+                wire.RolloutGroup(problem_id=item.problem_id, checkpoint_index=index, rollouts=answers)
+                for item in lease.problems
+            ]
+            body = wire.LeaseReport(token=str(lease.token), groups=groups)
+            receipt = service.client.report_rollouts(str(lease.lease_id), body)
+            log.commits += [time.time()] * receipt.n_accepted
+        except Exception as error:
+            log.errors.append(repr(error))
+            time.sleep(0.2)
+
+
+def _watch(i: int, service: _Service, log: Log, is_over: threading.Event) -> None:
+    until = None
+    while until is None or time.time() < until:
+        try:
+            n_groups = service.n_groups()
+        except Exception:
+            n_groups = 0
+        log.seen[i].append((time.time(), n_groups))
+        if until is None and is_over.is_set():
+            until = time.time() + SETTLE_S
+        time.sleep(SCRAPE_S)
+
+
+@contextmanager
+def _database() -> Iterator[str]:
+    name = f"paced_bench_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(SERVER, autocommit=True) as conn:
+        conn.execute(f'CREATE DATABASE "{name}"')  # type: ignore[arg-type, unused-ignore]
+    try:
+        yield make_url(SERVER).set(database=name).render_as_string(hide_password=False)
+    finally:
+        with psycopg.connect(SERVER, autocommit=True) as conn:
+            conn.execute(f'DROP DATABASE "{name}" WITH (FORCE)')  # type: ignore[arg-type, unused-ignore]
+
+
+def _build(client: Client, folder: Path, n_problems: int) -> wire.Curriculum:
+    file = folder / "problems.jsonl"
+    rows = ({"prompt": f"Compute {i} + 1.", "answer": str(i + 1), "tags": [f"t{i % 40}"]} for i in range(n_problems))
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    client.create_problem_set(wire.ProblemSetCreate(name="p", grader=wire.GraderName.NUMERIC))
+    client.import_problems("p", file)
+    client.create_student(wire.StudentCreate(name="s"))
+    client.register_checkpoint("s", wire.CheckpointCreate(uri="/m/0"))
+    profile = client.create_profile(wire.ProfileCreate())
+    return client.create_curriculum(
+        wire.CurriculumCreate(name="c", student="s", problem_set="p", profile_id=profile.profile_id, holdout_share=0)
+    )

@@ -32,7 +32,6 @@ BEST_SHARE = 0.2
 WARM_UP = 0.4
 BAND = (0.2, 0.8)
 KERNEL = Kernel()
-COUNTED = NAMES[:6]  # what a group moves by itself; the rest moves with the skill
 BUDGETS = (1.0, 1 / 2, 1 / 3, 1 / 4, 1 / 6)
 
 
@@ -74,15 +73,14 @@ def band(estimator: Estimator, columns: Columns) -> FloatArray:
     return ((p > BAND[0]) & (p < BAND[1])).astype(np.float64)
 
 
-NEWEST, DISCOUNTED = PlugIn(is_first=False), Beta(0.5, 0.5)
-FITTED, LOGIT, DRIFT = Beta(is_fitted=True), Gaussian(is_alone=True), Gaussian(is_alone=False)
 ARMS = {
-    "plug_in_newest": Arm(NEWEST, power(1.0)),
-    "hard_filter": Arm(NEWEST, band),
-    "discounted_beta": Arm(DISCOUNTED, power(2.0)),
-    "fitted_beta": Arm(FITTED, power(2.0)),
-    "logit_filter": Arm(LOGIT, power(2.0)),
-    "drift_filter": Arm(DRIFT, power(2.0)),
+    "plug_in_newest": Arm(PlugIn(is_first=False), power(1.0)),
+    "hard_filter": Arm(PlugIn(is_first=False), band),
+    "discounted_beta": Arm(Beta(0.5, 0.5), power(2.0)),
+    "fitted_beta": Arm(Beta(is_fitted=True), power(2.0)),
+    "logit_filter": Arm(Gaussian(is_alone=True), power(2.0)),
+    "drift_filter": Arm(Gaussian(is_alone=False), power(2.0)),
+    "drift_filter_sharp": Arm(Gaussian(is_alone=False), power(3.0)),
 }
 
 
@@ -144,26 +142,24 @@ class _Known:
         self._rng, self._world = rng, world
         self._skills = rng.integers(0, world.n_skills, world.n_problems) if world.is_blind else student.skills
         self._abilities = Abilities.prior(world.n_skills)
-        self._audits = np.zeros((world.n_skills, len(AUDITS)))
         self._measured_at = np.full(world.n_problems, -1)
         self.columns = Columns.zeros(world.n_problems)
+        self.columns.audits = np.zeros((world.n_skills, len(AUDITS)))
 
     def measure(self, step: int, p: FloatArray) -> None:
         """Answers of the due problems, counted."""
         rows, is_audit = self._due()
         self._measured_at[rows] = step
-        passed = self._rng.binomial(K, p[rows])
-        before, k, n = self.columns.take(rows), passed.astype(np.float64), np.full(len(rows), float(K))
+        k, n = self._rng.binomial(K, p[rows]).astype(np.float64), np.full(len(rows), float(K))
+        columns, before = self.columns, self.columns.take(rows)
         alone_mean, alone_variance = observe_alone(LoneBeliefs.of(before), k, n, step)
         found, self._abilities = observe(Beliefs.of(before), self._abilities, self._skills[rows], k, n, step)
-        self._audits = audited(self._audits, self._skills[rows], is_audit, k, n)
-        self._count(rows, passed)
-        columns = self.columns
+        self._count(rows, k.astype(np.int64))
+        columns.audits = audited(columns.audits, self._skills[rows], is_audit, k, n)
         columns.logit_mean[rows], columns.logit_variance[rows] = found.mean, found.variance
         columns.ability_seen[rows], columns.belief_index[rows] = found.ability_seen, found.index
         columns.alone_mean[rows], columns.alone_variance[rows] = alone_mean, alone_variance
-        columns.skill, columns.levels, columns.audits = self._skills, self._abilities.level, self._audits
-        columns.now_index = step
+        columns.skill, columns.levels, columns.now_index = self._skills, self._abilities.level, step
 
     def _due(self) -> tuple[IntArray, BoolArray]:
         n_audit = int(self._world.n_measured * AUDIT_SHARE)
@@ -175,9 +171,8 @@ class _Known:
 
     def _count(self, rows: IntArray, passed: IntArray) -> None:
         for row, k in zip(rows.tolist(), passed.tolist(), strict=True):
-            before = {name: getattr(self.columns, name)[row] for name in COUNTED}
-            for name, value in observed(before, k, K).items():
-                getattr(self.columns, name)[row] = value
+            before = {name: getattr(self.columns, name)[row] for name in NAMES}
+            self.columns.put(row, {**before, **observed(before, k, K)})
 
 
 class _Draws:
@@ -243,6 +238,7 @@ def _figures(rows: list[dict[str, Any]], budget_rows: list[dict[str, Any]]) -> d
         "reach": by["fast", "drift_filter"]["reach"],
         "recall_ratio": ratio("recall", "fast", "plug_in_newest"),
         "recall_ratio_over_hard_filter": ratio("recall", "fast", "hard_filter"),
+        "recall_ratio_slow_over_hard_filter": ratio("recall", "slow", "hard_filter"),
         "rollouts_ratio": _equal_error(by["fast", "discounted_beta"]["rmse"], budget_rows),
     }
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from sqlalchemy import make_url
 
 from app.main import create_app
@@ -48,6 +49,7 @@ class Service:
 
     url: str
     settings: Settings
+    app: FastAPI
 
     def client(self, key: str | None = ADMIN_KEY, retry_s: float = 0.0) -> Client:
         return Client(self.url, key, retry_s=retry_s)
@@ -71,7 +73,7 @@ def serve(data: Path, database: str | None, clock: TestClock | None = None, **se
         assert time.monotonic() < deadline, "the service did not start"
         time.sleep(0.005)
     try:
-        yield Service(f"http://127.0.0.1:{listener.getsockname()[1]}", made)
+        yield Service(f"http://127.0.0.1:{listener.getsockname()[1]}", made, app)
     finally:
         server.should_exit = True
         thread.join(30)

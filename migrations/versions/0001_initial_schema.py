@@ -192,7 +192,16 @@ def upgrade() -> None:
         sa.Column("measurement_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column(
             "preset",
-            sa.Enum("default", "paper", "uniform", name="preset", native_enum=False, create_constraint=True, length=32),
+            sa.Enum(
+                "default",
+                "paper",
+                "hard_filter",
+                "uniform",
+                name="preset",
+                native_enum=False,
+                create_constraint=True,
+                length=32,
+            ),
             nullable=False,
         ),
         sa.Column("seed", sa.Integer(), nullable=False),

@@ -156,7 +156,7 @@ class ExplainedItem(Resource):
     ordinal: int
     pass_rate: float
     weight: float
-    draw_probability: float
+    draw_probability: float | None
     loss_weight: float
     uniform_probability: float
     hard_filter_probability: float

@@ -289,3 +289,16 @@ def test_a_log_with_nothing_to_forecast_says_so(tmp_path: Path) -> None:
         assert found.exit_code == 1
         assert said in found.stderr
         assert "measure its problems at two checkpoints" in found.stderr
+
+
+def test_a_log_of_few_problems_scores_estimators_alone(tmp_path: Path) -> None:
+    with serve(tmp_path / "data", None, TestClock()) as service, service.client() as client:
+        build(client, tmp_path, 5)
+        measure(client)
+        client.register_checkpoint("tiny", wire.CheckpointCreate(uri="/models/tiny/1"))
+        measure(client)
+    file = tmp_path / "replay.html"
+    found = command(tmp_path / "data", "--html", str(file))
+    assert found.exit_code == 0, found.output
+    for said in (found.stdout, file.read_text()):
+        assert "Draws are not scored: no checkpoint has answers to 10 problems measured before it" in said

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from app.flow.estimates.policies import Average
+from app.flow.estimates.policies import MIN_PROBLEMS, Average
 from app.flow.estimates.replay import N_BINS, Score, Scores
 
 # Okabe-Ito, each with a symbol of its own
@@ -52,7 +52,9 @@ def tables(found: Scores) -> list[Table]:
             ],
         ),
         Table(
-            f"Draws by what was known before each checkpoint's answers, mean of {found.n_waves} checkpoints",
+            f"Draws by what was known before each checkpoint's answers, mean of {found.n_waves} checkpoints"
+            if found.policies
+            else f"Draws are not scored: no checkpoint has answers to {MIN_PROBLEMS} problems measured before it",
             ("estimator", "policy", *MEASURES),
             [
                 (score.estimator, score.policy, *(_shown(getattr(score, measure)) for measure in MEASURES))

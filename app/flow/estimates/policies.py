@@ -198,7 +198,7 @@ def _outcomes(wave: Wave) -> dict[tuple[str, str], tuple[float, float, float]]:
 
     def by_sampling(estimator: Estimator, can_draw: BoolArray) -> tuple[float, float, float]:
         rng = _generator(wave)
-        sampled = [estimator.sampled_weight(wave.known, KERNEL, rng) for _ in range(N_SIMULATED)]
+        sampled = (estimator.sampled_weight(wave.known, KERNEL, rng) for _ in range(N_SIMULATED))
         batches = [rows[w[rows] > 0.0] for w in sampled for rows in [np.argpartition(-w, size - 1)[:size]]]
         return truth.outcome(can_draw, np.bincount(np.concatenate(batches), minlength=n).astype(np.float64), batches)
 

@@ -82,16 +82,17 @@ class ReplayStore:
         Raises NotFound when there is none, and Conflict when no problem in its log was measured before.
         """
         n_reports, found, waves = await self._replayed(measurement_id)
-        name = numbered("mea", measurement_id)
+        public_id = numbered("mea", measurement_id)
         if not found:
             seen = f"{n_reports} reports, none of a problem measured before" if n_reports else "nothing yet"
             raise Conflict(
-                f"the log of {name!r} holds {seen}; measure its problems at two checkpoints", code="nothing_to_replay"
+                f"the log of {public_id!r} holds {seen}; measure its problems at two checkpoints",
+                code="nothing_to_replay",
             )
         forecasts = {name: _Forecasts.concatenated(parts) for name, parts in found.items()}
         best = min(forecasts.values(), key=lambda forecast: -forecast.log_probability.mean())
-        scores = [_score(estimator, forecast, best) for estimator, forecast in forecasts.items()]
-        return Scores(name, n_reports, len(waves), scores, score_policies(waves))
+        scores = [_score(name, forecast, best) for name, forecast in forecasts.items()]
+        return Scores(public_id, n_reports, len(waves), scores, score_policies(waves))
 
     @reads
     def _replayed(self, conn: Connection, measurement_id: int) -> "tuple[int, dict[str, list[_Forecasts]], list[Wave]]":

@@ -56,7 +56,7 @@ class Law:
         self._threshold = holdout_threshold(holdout_share)
         self.quarantined = pool.quarantined(now)
         aside = np.concatenate([recent.in_flight, recent.cooling, self.quarantined])
-        self.aside = np.unique(aside[aside < len(pool)])  # a draw beside this one may know a longer set
+        self.aside = np.sort(aside[aside < len(pool)])  # a draw beside this one may know a longer set
 
     def but(self, rows: IntArray) -> Self:
         """The same law with more rows set aside."""

@@ -97,7 +97,7 @@ def drawn(seed: int, waits: list[int]) -> list[tuple[int, int, int]]:
 
 @given(seed=st.integers(0, 2**32), waits=st.lists(st.integers(0, 30), min_size=1, max_size=6))
 def test_the_logit_filter_is_nearly_a_dense_grid_over_whole_histories(seed: int, waits: list[int]) -> None:
-    """Errors of the Laplace steps stay below 0.06 of p and 0.03 of w (whose peak is 0.25), and do not pile up.
+    """Errors of the Laplace steps stay below 0.07 of p and 0.04 of w (whose peak is 0.25), and do not pile up.
 
     That is on what the model may bring about: five times 0/8 and at once 8/8 would be 0.2 of p off.
     """
@@ -112,8 +112,8 @@ def test_the_logit_filter_is_nearly_a_dense_grid_over_whole_histories(seed: int,
     columns.now_index = index
     p, w = (float(array[0]) for array in ALONE.weigh(columns, Kernel()))
     exact_p, exact_w = on_a_grid(history)
-    assert p == pytest.approx(exact_p, abs=0.06)
-    assert w == pytest.approx(exact_w, abs=0.03)
+    assert p == pytest.approx(exact_p, abs=0.07)
+    assert w == pytest.approx(exact_w, abs=0.04)
 
 
 def test_the_logit_filter_learns_nothing_from_other_problems_and_widens_up_to_the_prior() -> None:

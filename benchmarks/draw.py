@@ -1,20 +1,25 @@
 """Durable draws over HTTP: a service process on SQLite, a client beside it, pools of measured problems.
 
-Every batch is on disk before it is returned, and comes back with ids, pass rates, weights and probabilities. The client
-draws, reads the JSON, and acknowledges outside the clock, so that no batch stays open. `under writes`: a
-second client leases and reports meanwhile, as rollout workers do. Times are wall seconds of one draw at the client.
+Every batch is on disk before it is returned, and comes back with ids, pass rates, weights and probabilities.
+`one at a time` is the latency of a draw at the client, under the default preset. `streaming` keeps a few draws under
+way from threads, as a data loader that fetches ahead does, and is what Reverb's streaming sampler is compared with.
+Acknowledging is outside the clock: it has no counterpart there. `under writes`: a rollout worker in a process of its
+own leases and reports at a steady rate meanwhile. `shares`: where the time of a draw goes, by taking parts away.
 """
 
+import asyncio
+import contextlib
 import json
+import multiprocessing
 import os
 import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,59 +27,109 @@ from typing import Any
 import numpy as np
 
 from app.db.migrate import ensure_current
+from app.flow.batches.body import encoded
+from app.flow.batches.drawing import draw
+from app.flow.batches.law import Law, Recent
+from app.http.idempotency import Idempotency
+from app.main import create_app
 from app.settings import Settings
+from benchmarks import peers
 from paced import Client, wire
 
 KEY = "benchmark-key"
 BATCHES = (256, 1024)
 N_SKILLS = 40
-GROUPS_A_REPORT = 50
+GROUPS_A_REPORT = 10
 OBSERVATIONS_PER_S = 1000
+N_STREAMS = 3
+WINDOW = 6  # draws between two rounds of acknowledging
+PEER_N = 1_000_000
+FILLING = """
+WITH RECURSIVE i(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM i WHERE n + 1 < :size)
+INSERT INTO problems (problem_set, ordinal, fingerprint, prompt, answer, grader, tags, source, multiplicity, state,
+    state_version, import_id, import_count, holdout_key, created_at)
+SELECT 'p', n, printf('%032x', n), '"Compute ' || n || ' + 1."', n + 1, 'math', '["t' || (n % :skills) || '"]', 'made',
+    1, 'ready', 0, 'imp', 1, (n * 40503) % 65536, :now
+FROM i
+"""
+MEASURING = """
+UPDATE estimates SET n_groups = 1, n_counted = 8, last_counted = 8, first_counted = 8, checkpoint_index = 0,
+    n_passed = ordinal % 9, last_passed = ordinal % 9, first_passed = ordinal % 9, discounted_passed = ordinal % 9,
+    discounted_failed = 8 - ordinal % 9, n_failed = 8 - ordinal % 9,
+    logit_mean = (ordinal % 9 - 4) * 0.7, logit_variance = 0.6, alone_mean = (ordinal % 9 - 4) * 0.7,
+    alone_variance = 0.6
+"""
 
 
 def run(small: bool) -> dict[str, Any]:
-    """Draws at each pool size, and at the largest while reports come in."""
-    sizes = (10_000, 100_000) if small else (10_000, 1_000_000)
+    """Draws at each pool size, and at the second largest while reports come in; the peers last, on a quiet machine."""
+    sizes = (10_000, 100_000) if small else (10_000, 1_000_000, 10_000_000)
     n_draws = 60 if small else 300
+    busy_size = sizes[1]
     rows: list[dict[str, Any]] = []
     for size in sizes:
-        with (
-            tempfile.TemporaryDirectory(prefix="paced-draw-") as folder,
-            _service(Path(folder), size) as (client, curriculum),
-        ):
-            started = time.perf_counter()
-            client.draw_batch(curriculum, 1, include="ids")
-            cold_s = time.perf_counter() - started
-            rows += [
-                {**_timed(client, curriculum, batch, n_draws), "n": size, "cold_load_s": cold_s} for batch in BATCHES
-            ]
-            with _reports(client, size) as counted:
-                started = time.perf_counter()
-                row = _timed(client, curriculum, BATCHES[0], 4 * n_draws)
-                per_s = counted[0] / (time.perf_counter() - started)
-            rows.append({**row, "n": size, "observations_per_s": per_s})
+        with tempfile.TemporaryDirectory(prefix="paced-draw-") as folder:
+            rows += _measure(Path(folder), size, n_draws, is_busy=size == busy_size)
+    others = peers.measure(sizes[0] if small else PEER_N, BATCHES, 2.0 if small else 8.0)
     return {
-        "settings": {"sizes": sizes, "batches": BATCHES, "n_draws": n_draws},
-        "rows": rows,
-        "figures": _figures(rows),
+        "settings": {"sizes": sizes, "batches": BATCHES, "n_draws": n_draws, "n_streams": N_STREAMS},
+        "rows": [*rows, *others],
+        "figures": _figures(rows, others, sizes),
     }
 
 
-def _figures(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    quiet = {(row["n"], row["batch"]): row for row in rows if "observations_per_s" not in row}
-    busy = [row for row in rows if "observations_per_s" in row]
-    small, large = min(n for n, _ in quiet), max(n for n, _ in quiet)
-    return {
-        "items_per_s": round(1024 / quiet[large, 1024]["median_s"]),
-        "items_per_s_256": round(256 / quiet[large, 256]["median_s"]),
-        f"time_{large}_over_{small}": round(quiet[large, 256]["median_s"] / quiet[small, 256]["median_s"], 3),
-        "p99_over_median_under_writes": round(busy[-1]["p99_s"] / busy[-1]["median_s"], 2),
-        "observations_per_s": round(busy[-1]["observations_per_s"]),
-        "cold_load_s": round(quiet[large, 256]["cold_load_s"], 2),
+def _measure(folder: Path, size: int, n_draws: int, *, is_busy: bool) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    with _service(folder, size) as (client, curriculum):
+        started = time.perf_counter()
+        client.draw_batch(curriculum, 1, include="ids")
+        cold_s = time.perf_counter() - started
+        for batch in BATCHES:
+            row = {"engine": "paced", "n": size, "batch": batch, "cold_load_s": cold_s}
+            rows.append(
+                {**row, **_one_at_a_time(client, curriculum, batch, n_draws)}
+                | {"items_per_s": _stream(client, curriculum, batch, n_draws)}
+            )
+        if is_busy:
+            with _reports(client.url) as counted:
+                started, before = time.perf_counter(), counted.value
+                row = _one_at_a_time(client, curriculum, BATCHES[0], 4 * n_draws)
+                per_s = (counted.value - before) / (time.perf_counter() - started)
+            rows.append({"engine": "paced under writes", "n": size, **row, "observations_per_s": per_s})
+    if is_busy:
+        rows += [
+            {"engine": "shares", "n": size, **_shares(folder, rows[i]["median_s"], b)} for i, b in enumerate(BATCHES)
+        ]
+    return rows
+
+
+def _figures(rows: list[dict[str, Any]], others: list[dict[str, Any]], sizes: tuple[int, ...]) -> dict[str, Any]:
+    quiet = {(row["n"], row["batch"]): row for row in rows if row["engine"] == "paced"}
+    (busy,) = (row for row in rows if row["engine"] == "paced under writes")
+    small, middle, large = sizes[0], sizes[1], sizes[-1]
+    figures: dict[str, Any] = {
+        "items_per_s": round(quiet[middle, 1024]["items_per_s"]),
+        "items_per_s_256": round(quiet[middle, 256]["items_per_s"]),
+        "draw_ms": round(1000 * quiet[middle, 256]["median_s"], 2),
+        f"time_{large:.0e}_over_{small:.0e}".replace("+0", ""): round(
+            quiet[large, 256]["median_s"] / quiet[small, 256]["median_s"], 3
+        ),
+        "p99_over_median_under_writes": round(busy["p99_s"] / busy["median_s"], 2),
+        "observations_per_s": round(busy["observations_per_s"]),
+        **{f"cold_load_{n:.0e}_s".replace("+0", ""): round(quiet[n, 256]["cold_load_s"], 2) for n in sizes[1:]},
     }
+    names = {
+        ("reverb_streaming", 1024): "items_per_s_over_reverb",
+        ("reverb_streaming", 256): "items_per_s_over_reverb_256",
+    }
+    for row in others:
+        name = names.get((row.get("engine", ""), row.get("batch", 0)))
+        if name is not None:
+            figures[name] = round(quiet[middle, row["batch"]]["items_per_s"] / row["items_per_s"], 2)
+    return figures
 
 
-def _timed(client: Client, curriculum: str, batch: int, n_draws: int) -> dict[str, Any]:
+def _one_at_a_time(client: Client, curriculum: str, batch: int, n_draws: int) -> dict[str, Any]:
     times = []
     for _ in range(n_draws):
         started = time.perf_counter()
@@ -90,37 +145,96 @@ def _timed(client: Client, curriculum: str, batch: int, n_draws: int) -> dict[st
     }
 
 
+def _stream(client: Client, curriculum: str, batch: int, n_draws: int) -> float:
+    """Items a second over windows of draws, a few of them under way at once."""
+    spent = 0.0
+    n_rounds = max(1, n_draws // WINDOW)
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(N_STREAMS) as threads:
+        clients = [stack.enter_context(Client(client.url, KEY)) for _ in range(N_STREAMS)]
+        for _ in range(n_rounds):
+            started = time.perf_counter()
+            jobs = [
+                threads.submit(clients[i % N_STREAMS].draw_batch, curriculum, batch, include="ids")
+                for i in range(WINDOW)
+            ]
+            drawn = [job.result() for job in jobs]
+            spent += time.perf_counter() - started
+            for one in drawn:
+                assert one.size == batch
+                client.acknowledge(one.batch_id)
+    return n_rounds * WINDOW * batch / spent
+
+
+def _shares(folder: Path, http_s: float, batch: int) -> dict[str, Any]:
+    """Milliseconds of a draw: the draw itself, JSON, the database with its thread, and HTTP with the client."""
+
+    async def work() -> dict[str, Any]:
+        app = create_app(Settings(data=folder, log_level="error"))
+        async with app.router.lifespan_context(app):
+            service = app.state.batches
+            (curriculum, *_) = await app.state.curricula.page(None, None, None, 1)
+            request = wire.BatchRequest(size=batch, include="ids")
+            whole, json_s, alone = [], [], []
+            for i in range(100):
+                started = time.perf_counter()
+                row = await service.draw(curriculum.curriculum_id, request, Idempotency(None, "x"))
+                drawn = time.perf_counter()
+                encoded(row)
+                json_s.append(time.perf_counter() - drawn)
+                whole.append(drawn - started)
+                await service.acknowledge(row["batch_id"], wire.BatchAck())
+                plan = service._plans[curriculum.curriculum_id]
+                started = time.perf_counter()
+                law = Law(plan.pool, plan.rule, 0.1, Recent(_NO_ROWS, _NO_ROWS), app.state.students._clock())
+                draw(law, plan.subsets, batch, 1, i, plan.memory)
+                alone.append(time.perf_counter() - started)
+            total, text, pure = (1000 * statistics.median(x) for x in (whole, json_s, alone))
+            return {
+                "batch": batch,
+                "draw_ms": round(pure, 3),
+                "json_ms": round(text, 3),
+                "database_ms": round(total - pure, 3),
+                "http_ms": round(1000 * http_s - total - text, 3),
+            }
+
+    return asyncio.run(work())
+
+
 @contextmanager
-def _reports(client: Client, size: int) -> Iterator[list[int]]:
-    """Lease and report in the background at a steady rate; yields the count of observations."""
-    counted, is_over = [0], threading.Event()
-
-    def work() -> None:
-        with Client(client.url, KEY) as mine:
-            begun = time.perf_counter()
-            while not is_over.is_set():
-                lease = mine.claim_lease(wire.LeaseClaim(student="s", worker="w", max_problems=GROUPS_A_REPORT))
-                answers = [wire.Rollout(text="42", verdict=wire.Verdict.PASS, n_tokens=1)] * 8
-                index = lease.checkpoint.index if lease.checkpoint else 0
-                groups = [
-                    wire.RolloutGroup(problem_id=item.problem_id, checkpoint_index=index, rollouts=answers)
-                    for item in lease.problems
-                ]
-                if not groups:
-                    mine.register_checkpoint("s", wire.CheckpointCreate(uri=f"/m/{index + 1}"))
-                    continue
-                mine.report_rollouts(str(lease.lease_id), wire.LeaseReport(token=str(lease.token), groups=groups))
-                counted[0] += len(groups)
-                is_over.wait(max(0.0, begun + counted[0] / OBSERVATIONS_PER_S - time.perf_counter()))
-
-    client.register_checkpoint("s", wire.CheckpointCreate(uri=f"/m/next-{size}"))
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
+def _reports(url: str) -> Iterator[Any]:
+    """Lease and report from another process at a steady rate; yields the count of observations."""
+    context = multiprocessing.get_context("spawn")
+    counted, is_over = context.Value("q", 0), context.Event()
+    process = context.Process(target=_report, args=(url, counted, is_over), daemon=True)
+    process.start()
+    while counted.value < OBSERVATIONS_PER_S:  # it has started, and found its pace
+        assert process.is_alive(), "the writer stopped"
+        time.sleep(0.1)
     try:
         yield counted
     finally:
         is_over.set()
-        thread.join(60)
+        process.join(60)
+
+
+def _report(url: str, counted: Any, is_over: Any) -> None:
+    answers = [wire.Rollout(text="42", verdict=wire.Verdict.PASS, n_tokens=1)] * 8
+    with Client(url, KEY) as mine:
+        mine.register_checkpoint("s", wire.CheckpointCreate(uri="/m/next"))
+        begun = time.perf_counter()
+        while not is_over.is_set():
+            lease = mine.claim_lease(wire.LeaseClaim(student="s", worker="w", max_problems=GROUPS_A_REPORT))
+            index = lease.checkpoint.index if lease.checkpoint else 0
+            groups = [
+                wire.RolloutGroup(problem_id=item.problem_id, checkpoint_index=index, rollouts=answers)
+                for item in lease.problems
+            ]
+            if not groups:
+                mine.register_checkpoint("s", wire.CheckpointCreate(uri=f"/m/{index + 1}"))
+                continue
+            mine.report_rollouts(str(lease.lease_id), wire.LeaseReport(token=str(lease.token), groups=groups))
+            counted.value += len(groups)
+            is_over.wait(max(0.0, begun + counted.value / OBSERVATIONS_PER_S - time.perf_counter()))
 
 
 @contextmanager
@@ -129,24 +243,13 @@ def _service(folder: Path, size: int) -> Iterator[tuple[Client, str]]:
     settings = Settings(data=folder)
     ensure_current(settings.database_url)
     _fill(folder / "paced.sqlite3", size)
-    command = [
-        sys.executable,
-        "-m",
-        "paced",
-        "serve",
-        "--data",
-        str(folder),
-        "--port",
-        "0",
-        "--json",
-        "--log-level",
-        "error",
-    ]
+    arguments = ["serve", "--data", str(folder), "--port", "0", "--json", "--log-level", "error"]
+    command = [sys.executable, "-m", "paced", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PACED_ADMIN_KEY": KEY})
     try:
         assert process.stdout is not None
         url = json.loads(process.stdout.readline())["url"]
-        with Client(url, KEY) as client:
+        with Client(url, KEY, timeout_s=1800) as client:
             yield client, _curriculum(client, folder / "paced.sqlite3")
     finally:
         process.terminate()
@@ -159,55 +262,21 @@ def _curriculum(client: Client, database: Path) -> str:
     profile = client.create_profile(wire.ProfileCreate())
     body = wire.CurriculumCreate(name="c", student="s", problem_set="p", profile_id=profile.profile_id)
     made = client.create_curriculum(body)
-    _measure(database)
+    with closing(sqlite3.connect(database)) as conn, conn:
+        conn.execute(MEASURING)
     return made.curriculum_id
 
 
 def _fill(database: Path, size: int) -> None:
     """Problems straight into the tables: importing is another benchmark's business."""
     now = "2026-11-25 08:00:00.000000"
-    rng = np.random.default_rng(0)
-    keys = rng.integers(0, 65_536, size).tolist()
-    columns = (
-        "problem_set, ordinal, fingerprint, prompt, answer, grader, tags, source, multiplicity, state, state_version,"
-        " import_id, import_count, holdout_key, created_at"
-    )
-    rows = (
-        (
-            "p",
-            i,
-            f"{i:032x}",
-            f'"Compute {i} + 1."',
-            str(i + 1),
-            "math",
-            f'["t{i % N_SKILLS}"]',
-            "made",
-            1,
-            "ready",
-            0,
-            "imp",
-            1,
-            key,
-            now,
-        )
-        for i, key in enumerate(keys)
-    )
     with closing(sqlite3.connect(database)) as conn, conn:
         conn.execute(
             "INSERT INTO problem_sets (name, description, grader, policy, n_problems, n_flagged, n_rows, state_version,"
             " created_at) VALUES ('p', '', 'math', '{}', ?, 0, ?, 0, ?)",
             (size, size, now),
         )
-        conn.executemany(f"INSERT INTO problems ({columns}) VALUES ({','.join('?' * 15)})", rows)
+        conn.execute(FILLING, {"size": size, "skills": N_SKILLS, "now": now})
 
 
-def _measure(database: Path) -> None:
-    """Every problem measured once, k of 8 spread evenly."""
-    with closing(sqlite3.connect(database)) as conn, conn:
-        conn.execute(
-            "UPDATE estimates SET n_groups = 1, n_counted = 8, last_counted = 8, first_counted = 8,"
-            " checkpoint_index = 0,"
-            " n_passed = ordinal % 9, last_passed = ordinal % 9, first_passed = ordinal % 9,"
-            " discounted_passed = ordinal % 9, discounted_failed = 8 - ordinal % 9, n_failed = 8 - ordinal % 9,"
-            " logit_mean = (ordinal % 9 - 4) * 0.7, logit_variance = 0.6"
-        )
+_NO_ROWS = np.empty(0, np.int64)

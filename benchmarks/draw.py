@@ -39,7 +39,7 @@ from paced import Client, wire
 KEY = "benchmark-key"
 BATCHES = (256, 1024)
 N_SKILLS = 40
-GROUPS_A_REPORT = 10
+GROUPS_A_REPORT = 20
 OBSERVATIONS_PER_S = 1000
 N_STREAMS = 3
 WINDOW = 6  # draws between two rounds of acknowledging

@@ -168,6 +168,10 @@ class Client:
         """Lease problems to roll out; empty when nothing is due."""
         return self._post("/v1/rollout-leases", body, wire.Lease, key)
 
+    def leases(self, measurement_id: str) -> Iterator[wire.LeaseStatus]:
+        """Leases that are not over, each with the problems that it still owes."""
+        return self._paged(f"/v1/measurements/{quote(measurement_id)}/leases", wire.LeaseStatus)
+
     def renew_lease(self, lease_id: str, body: wire.LeaseToken) -> wire.ReportReceipt:
         """Hold a lease for longer; raises LeaseLost when it is gone."""
         return self._post(f"/v1/rollout-leases/{quote(lease_id)}/renew", body, wire.ReportReceipt)

@@ -155,6 +155,30 @@ class Lease(Resource):
     retry_after_s: float | None = None
 
 
+class LeaseStatus(Resource):
+    """A lease that is not over: who holds which problems, and which groups are still missing."""
+
+    model_config = example(
+        lease_id="lea_77Qx",
+        worker="gpu-3/worker-0",
+        checkpoint_index=1,
+        n_problems=32,
+        missing_problem_ids=[41],
+        created_at="2026-11-25T08:00:00Z",
+        expires_at="2026-11-25T08:02:00Z",
+        is_late=False,
+    )
+
+    lease_id: str
+    worker: str
+    checkpoint_index: int
+    n_problems: int
+    missing_problem_ids: list[int]
+    created_at: datetime
+    expires_at: datetime
+    is_late: bool
+
+
 class LeaseToken(Request):
     """Proves that the caller holds the lease; `ttl_s` is read on renewal only."""
 

@@ -277,12 +277,15 @@ def test_the_one_rollout_of_512_that_is_missing_is_named_and_dispatched_again(ma
     assert sum(receipt.n_accepted for receipt in receipts) == 511
     open_ones = [(receipt.lease_id, receipt.n_open) for receipt in receipts if receipt.state == "active"]
     assert open_ones == [(leases[5].lease_id, 1)]
+    (late,) = world.client.leases(world.curriculum.measurement_id)
+    assert (late.lease_id, late.missing_problem_ids, late.is_late) == (leases[5].lease_id, [missing], False)
     progress = world.measurement
     assert (progress.n_at_latest, progress.n_leased, progress.n_due) == (511, 1, 0)
     assert world.claim().lease_id is None
 
     world.clock.advance(61)
     assert (world.measurement.n_leased, world.measurement.n_due) == (0, 1)
+    assert [lease.is_late for lease in world.client.leases(world.curriculum.measurement_id)] == [True]
     again = world.claim()
     assert leased(again) == [missing]
     with pytest.raises(LeaseLost, match=str(leases[5].lease_id)) as caught:

@@ -13,6 +13,7 @@ from paced.wire import (
     Lease,
     LeaseClaim,
     LeaseReport,
+    LeaseStatus,
     LeaseToken,
     Measurement,
     MeasurementCreate,
@@ -57,6 +58,15 @@ async def measurements(
 async def measurement(request: Request, measurement_id: str, _query: Annotated[NoQuery, Query()]) -> Measurement:
     """How far a measurement is."""
     return await _rollouts(request).measurement(measurement_id)
+
+
+@router.get("/measurements/{measurement_id}/leases", operation_id="list_leases", dependencies=[READ])
+async def leases(
+    request: Request, response: Response, measurement_id: str, query: Annotated[PageQuery, Query()]
+) -> Page[LeaseStatus]:
+    """Leases that are not over, with the problems that each still owes; a late one goes at the next claim."""
+    items = await _rollouts(request).leases(measurement_id, query.after(str), query.limit + 1)
+    return page(request, response, items, query.limit, "lease_id")
 
 
 @router.post("/rollout-leases", status_code=201, operation_id="claim_lease", dependencies=[ROLLOUT])

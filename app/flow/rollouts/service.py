@@ -14,6 +14,7 @@ from paced.wire import (
     Lease,
     LeaseClaim,
     LeaseReport,
+    LeaseStatus,
     LeaseToken,
     Measurement,
     MeasurementCreate,
@@ -78,6 +79,10 @@ class RolloutService:
             return Lease.model_validate({**NOTHING_DUE, "retry_after_s": self._idle_retry_s})
         log.info("leased", lease_id=lease.lease_id, worker=body.worker, n_problems=len(lease.problems))
         return lease
+
+    async def leases(self, measurement_id: str, after: str | None, limit: int) -> list[LeaseStatus]:
+        """Leases that are not over, by id."""
+        return await self._leases.page(measurement_number(measurement_id), after or "", limit, self._clock())
 
     async def renew(self, lease_id: str, body: LeaseToken) -> ReportReceipt:
         """Hold a lease for longer."""

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import secrets
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 
 from app.db.engine import Database
 from app.db.tables import estimates, leases, measurements, observations, problem_sets, problems, profiles, rollouts
-from app.db.transaction import rows_as_dicts, storable, writes
+from app.db.transaction import reads, rows_as_dicts, rows_in, storable, writes
 from app.errors import Conflict, Invalid, NotFound
 from app.flow.rollouts import demand
 from app.flow.rollouts.groups import from_rollouts, holdout_threshold
@@ -27,6 +28,7 @@ from paced.wire import (
     LeasedProblem,
     LeaseReport,
     LeaseState,
+    LeaseStatus,
     ObservationSource,
     Profile,
     ReportReceipt,
@@ -69,6 +71,28 @@ class LeaseStore:
                 lease_id = _insert_lease(conn, target, chosen, audit_ids, body, identity, now)
                 return _lease(conn, _locked(conn, lease_id))
         return None
+
+    @reads
+    def page(
+        self, conn: Connection, measurement_id: int, after: str, limit: int, now: dt.datetime
+    ) -> list[LeaseStatus]:
+        """Active leases of a measurement by id, each with the problems that it holds."""
+        measurement_row(conn, measurement_id)
+        query = select(leases).where(leases.c.measurement_id == measurement_id, leases.c.state == LeaseState.ACTIVE)
+        rows = rows_as_dicts(
+            conn.execute(query.where(leases.c.lease_id > after).order_by(leases.c.lease_id).limit(limit))
+        )
+        e = estimates.c
+        held = select(e.lease_id, e.problem_id).where(e.measurement_id == measurement_id).order_by(e.ordinal)
+        missing: dict[str, list[int]] = defaultdict(list)
+        for row in rows_in(conn, held, e.lease_id, [row["lease_id"] for row in rows]):
+            missing[row["lease_id"]].append(row["problem_id"])
+        return [
+            LeaseStatus.model_validate(
+                {**row, "missing_problem_ids": missing[row["lease_id"]], "is_late": row["expires_at"] <= now}
+            )
+            for row in rows
+        ]
 
     @writes
     def renew(self, conn: Connection, lease_id: str, token: str, ttl_s: float, now: dt.datetime) -> ReportReceipt:

@@ -22,6 +22,7 @@ from app.errors import Busy, Invalid
 T = TypeVar("T")
 Work = Callable[[Connection], T]
 MAX_TRIES = 8
+CHECKPOINT_EVERY = 200  # commits
 MAX_GROUP = 64  # write transactions that share a commit
 # serialization, deadlock, lock not available; and a unique key that a twin took between our look and our insert:
 # the next try finds the twin
@@ -102,6 +103,7 @@ class _Sqlite:
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._reading = ThreadPoolExecutor(pool_size, thread_name_prefix="reader")
         self._waiting: SimpleQueue[_Job] = SimpleQueue()
+        self._n_commits = 0
 
     async def read(self, work: Work[T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._reading, self._read, work)
@@ -137,6 +139,17 @@ class _Sqlite:
         else:
             for job in jobs:
                 job.settle()
+        self._n_commits += 1
+        if self._n_commits % CHECKPOINT_EVERY == 0:
+            self._reading.submit(self._checkpoint)
+
+    def _checkpoint(self) -> None:
+        """Copy the log into the database beside the writer: left to SQLite, the commit in hand would wait for it."""
+        connection = self._reader.raw_connection()
+        try:
+            connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)")
+        finally:
+            connection.close()
 
     def _waiting_jobs(self) -> list["_Job"]:
         jobs: list[_Job] = []
@@ -242,6 +255,7 @@ def _sqlite_engine(url: URL, begin: str, pool_size: int) -> Engine:
             "synchronous=FULL",
             "foreign_keys=ON",
             "busy_timeout=60000",
+            "wal_autocheckpoint=0",
             "cache_size=-65536",
         ):
             cursor.execute(f"PRAGMA {pragma}")

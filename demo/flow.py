@@ -1,6 +1,7 @@
 """The demo, step by step; every step is idempotent, so that a rerun continues where the last one stopped."""
 
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -134,7 +135,7 @@ def wait_until_measured(client: Client, children: Children, measurement_id: str,
     task = progress.add_task(what, total=None)
     while True:
         m = client.measurement(measurement_id)
-        wanted = m.n_measurable
+        wanted = math.ceil(share * m.n_measurable)
         progress.update(task, total=wanted, completed=min(m.n_at_latest, wanted))
         if m.n_at_latest >= wanted:
             return

@@ -1,4 +1,4 @@
-"""Commands on what someone should look at: flagged problems, decisions, disputes."""
+"""Commands on what someone should look at: flagged problems, decisions, disputes, and why a batch is what it is."""
 
 import getpass
 import json
@@ -23,6 +23,7 @@ def register(cli: typer.Typer) -> None:
     cli.command()(flagged)
     cli.command()(decide)
     cli.command()(disputes)
+    cli.command()(explain)
 
 
 def flagged(
@@ -71,6 +72,40 @@ def disputes(
     with Client(url, key) as client:
         found = list(client.disputes(measurement, kind))
     _show(found, ("ordinal", "position", "answer", "extracted", "verdict", "other_verdict", "text"), as_json)
+
+
+def explain(
+    batch: Annotated[str, typer.Argument(help="Batch id, such as bat_9cVm")],
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say why each problem of a batch was drawn: what was seen of it, its weight and chance, and what others do.
+
+    `uniform` and `hard filter` are the chances that a batch of this size, drawn uniformly from all that were eligible
+    or from those with 0.2 < p < 0.8, holds the problem.
+    """
+    with Client(url, key) as client:
+        found = client.explain(batch)
+    if as_json:
+        typer.echo(found.model_dump_json())
+        return
+    rule = f"{found.estimator.name}, w = p^{found.kernel.alpha:g} (1-p)^{found.kernel.beta:g}, gamma {found.gamma:g}"
+    table = Table(title=f"{batch}: {rule}, {found.mode.value}, version {found.curriculum_version}")
+    for name in ("ordinal", "p", "90 %", "weight", "chance", "loss weight", "uniform", "hard filter", "observed"):
+        table.add_column(name, justify="left" if name == "observed" else "right")
+    for item in found.items:
+        seen = ", ".join(f"{o.n_passed}/{o.n_counted} at {o.checkpoint_index}" for o in item.observations)
+        chance = "-" if item.draw_probability is None else f"{item.draw_probability:.3g}"
+        low, high = item.interval
+        table.add_row(
+            str(item.ordinal), f"{item.pass_rate:.3f}", f"{low:.2f}-{high:.2f}", f"{item.weight:.4f}", chance,
+            f"{item.loss_weight:.3f}", f"{item.uniform_inclusion:.3f}", f"{item.hard_filter_inclusion:.3f}",
+            seen or "never",
+        )  # fmt: skip
+    Console().print(table)
+    n_out = sum(item.hard_filter_inclusion == 0 for item in found.items)
+    typer.echo(f"{len(found.items)} of {found.n_eligible} eligible problems; the hard filter would never draw {n_out}")
 
 
 def _show(items: Iterable[BaseModel], columns: tuple[str, ...], as_json: bool) -> None:

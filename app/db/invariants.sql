@@ -99,7 +99,8 @@ SELECT run_id FROM batches WHERE run_id IS NOT NULL GROUP BY run_id HAVING COUNT
 SELECT batch_id
 FROM batches
 WHERE LENGTH(ordinals) <> 4 * size OR LENGTH(problem_ids) <> 8 * size OR LENGTH(pass_rates) <> 4 * size
-    OR LENGTH(weights) <> 4 * size OR LENGTH(draw_probabilities) <> 4 * size OR LENGTH(loss_weights) <> 4 * size;
+    OR LENGTH(weights) <> 4 * size OR LENGTH(draw_probabilities) <> 4 * size OR LENGTH(loss_weights) <> 4 * size
+    OR LENGTH(posteriors) <> 8 * size;
 
 -- name: only an acknowledged batch has outcomes
 SELECT o.observation_id FROM observations o JOIN batches b ON b.batch_id = o.batch_id WHERE b.state <> 'acknowledged';

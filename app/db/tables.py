@@ -360,6 +360,7 @@ batches = Table(
     Column("weights", LargeBinary, nullable=False),
     Column("draw_probabilities", LargeBinary, nullable=False),
     Column("loss_weights", LargeBinary, nullable=False),
+    Column("posteriors", LargeBinary, nullable=False),
     Column("shortfall", JSON(none_as_null=True)),
     Column("idempotency_key", String(200)),
     Column("request_hash", String(64), nullable=False),

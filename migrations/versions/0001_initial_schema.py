@@ -427,6 +427,7 @@ def upgrade() -> None:
         sa.Column("weights", sa.LargeBinary(), nullable=False),
         sa.Column("draw_probabilities", sa.LargeBinary(), nullable=False),
         sa.Column("loss_weights", sa.LargeBinary(), nullable=False),
+        sa.Column("posteriors", sa.LargeBinary(), nullable=False),
         sa.Column("shortfall", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("idempotency_key", sa.String(length=200), nullable=True),
         sa.Column("request_hash", sa.String(length=64), nullable=False),

@@ -147,19 +147,27 @@ class BatchReceipt(Resource):
 
 
 class ExplainedItem(Resource):
-    """Why one problem was drawn, and how likely two other rules would have drawn it first.
+    """Why one problem was drawn, and how likely two other rules would have drawn it.
 
-    The hard filter draws uniformly from problems with 0.2 < p < 0.8; all chances are of the first draw.
+    `posterior` holds the two numbers of the estimator's belief at the draw, `interval` 90 % of it; `relative_weight`
+    is (E[w] / largest w)^gamma, of which the draw's chance is a share. Uniform draws from all that were eligible, the
+    hard filter uniformly from those with 0.2 < p < 0.8: `..._probability` is the chance of the first draw,
+    `..._inclusion` that a batch of this size holds the problem.
     """
 
     problem_id: int
     ordinal: int
     pass_rate: float
+    interval: tuple[float, float]
+    posterior: dict[str, float]
     weight: float
+    relative_weight: float
     draw_probability: float | None
     loss_weight: float
     uniform_probability: float
+    uniform_inclusion: float
     hard_filter_probability: float
+    hard_filter_inclusion: float
     observations: list[Observation]
 
 
@@ -170,21 +178,27 @@ class BatchExplanation(Resource):
         batch_id="bat_9cVm",
         curriculum_id="cur_3hGw",
         curriculum_version=1,
-        estimator={"name": "discounted_beta", "prior_a": 0.5, "prior_b": 0.5},
+        estimator={"name": "drift_filter"},
         kernel={"alpha": 1.0, "beta": 1.0},
         gamma=2.0,
         mode="sample",
         n_eligible=300,
+        n_hard_filter=125,
         items=[
             {
                 "problem_id": 41,
                 "ordinal": 40,
                 "pass_rate": 0.5,
+                "interval": [0.3, 0.7],
+                "posterior": {"logit_mean": 0.0, "logit_variance": 0.26},
                 "weight": 0.22,
+                "relative_weight": 0.77,
                 "draw_probability": 0.004,
                 "loss_weight": 0.9,
                 "uniform_probability": 0.0033,
+                "uniform_inclusion": 0.053,
                 "hard_filter_probability": 0.008,
+                "hard_filter_inclusion": 0.128,
                 "observations": [OBSERVATION],
             }
         ],
@@ -198,4 +212,5 @@ class BatchExplanation(Resource):
     gamma: float
     mode: Mode
     n_eligible: int
+    n_hard_filter: int
     items: list[ExplainedItem]

@@ -204,7 +204,7 @@ class Curriculum(Resource):
         profile_id="sp_5f0c8b1d2a3e4f60",
         n_rollouts=8,
         preset="default",
-        estimator={"name": "discounted_beta", "prior_a": 0.5, "prior_b": 0.5},
+        estimator={"name": "drift_filter"},
         kernel={"alpha": 1.0, "beta": 1.0},
         gamma=2.0,
         mode="sample",

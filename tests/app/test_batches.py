@@ -11,6 +11,7 @@ from tests.app.conftest import MakeWorld
 from tests.app.world import World, build, measure
 from tests.service import ADMIN_KEY, TestClock, serve
 
+HALF = {"name": "discounted_beta", "prior_a": 0.5, "prior_b": 0.5}
 PLUG_IN = {"name": "plug_in_newest"}
 
 
@@ -180,7 +181,7 @@ def test_a_run_draws_only_from_its_own_curriculum(make_world: MakeWorld) -> None
 
 
 def test_an_explanation_holds_the_terms_of_the_draw(make_world: MakeWorld) -> None:
-    world = make_world(30, holdout_share=0.0, kernel={"alpha": 1, "beta": 2}, gamma=1.0)
+    world = make_world(30, holdout_share=0.0, kernel={"alpha": 1, "beta": 2}, gamma=1.0, estimator=HALF)
     world.measure(lambda i: i % 9)
     batch = world.draw(6)
     change = wire.CurriculumUpdate.model_validate({"kernel": {"alpha": 5}, "estimator": PLUG_IN})
@@ -190,7 +191,7 @@ def test_an_explanation_holds_the_terms_of_the_draw(make_world: MakeWorld) -> No
 
     explanation = world.client.explain(batch.batch_id)
     assert explanation.kernel == wire.Kernel(alpha=1, beta=2)
-    assert explanation.estimator == wire.DiscountedBeta()
+    assert explanation.estimator == wire.DiscountedBeta(prior_a=0.5, prior_b=0.5)
     assert (explanation.curriculum_version, explanation.gamma, explanation.mode) == (1, 1.0, "sample")
     assert explanation.n_eligible == 30
     n_inside = sum(0.2 < (0.5 + i % 9) / 9 < 0.8 for i in world.problem_ids())

@@ -11,7 +11,8 @@ from tests.app.world import build, measure
 
 
 def test_problems_become_estimates_become_weighted_batches(client: Client, tmp_path: Path) -> None:
-    curriculum = build(client, tmp_path, n=60, holdout_share=0.25)
+    half = {"name": "discounted_beta", "prior_a": 0.5, "prior_b": 0.5}
+    curriculum = build(client, tmp_path, n=60, holdout_share=0.25, estimator=half)
     measurement = client.measurement(curriculum.measurement_id)
     assert (measurement.n_problems, measurement.n_measured, measurement.n_due) == (60, 0, 60)
     assert 5 <= measurement.n_holdout <= 25

@@ -152,6 +152,7 @@ def calls(folder: Path) -> dict[str, Callable[[Client], Any]]:
         "create_measurement": lambda c: c.create_measurement(wire.MeasurementCreate.model_validate(measured)),
         "list_measurements": lambda c: list(c.measurements()),
         "get_measurement": lambda c: c.measurement("mea_1"),
+        "list_leases": lambda c: list(c.leases("mea_1")),
         "claim_lease": lambda c: c.claim_lease(wire.LeaseClaim(student="s", worker="w")),
         "renew_lease": lambda c: c.renew_lease("lea_1", token),
         "report_rollouts": lambda c: c.report_rollouts("lea_1", wire.LeaseReport(token="t", groups=groups)),

@@ -17,6 +17,7 @@ COLUMNS = {
     "weights": "<f4",
     "draw_probabilities": "<f4",
     "loss_weights": "<f4",
+    "posteriors": "<f4",  # the estimator's two numbers of each item, one after the other
 }
 ARRAYS = {
     "problem_id": "problem_ids",

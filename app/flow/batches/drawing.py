@@ -34,6 +34,7 @@ class Draw:
     weights: FloatArray
     draw_probabilities: FloatArray
     loss_weights: FloatArray
+    posteriors: FloatArray  # (size, 2)
     n_eligible: int
     n_hard_filter: int
     watermark: int
@@ -75,6 +76,7 @@ def draw(law: Law, subsets: Subsets, size: int, seed: int, seq: int, memory: Mem
         weights=terms.weight,
         draw_probabilities=np.concatenate([pick.draw_probability for pick in picks]),
         loss_weights=np.concatenate([pick.loss_weight for pick in picks]),
+        posteriors=law.posteriors(rows),
         n_eligible=picks[-1].n_eligible,
         n_hard_filter=picks[-1].n_hard_filter,
         watermark=law.pool.watermark,

@@ -102,6 +102,10 @@ class Law:
         powered = np.where(is_known, power(self.rule, w, peak(self.rule.kernel)), 0.0)
         return Terms(rows, p, w, powered)
 
+    def posteriors(self, rows: IntArray) -> FloatArray:
+        """The estimator's two numbers of each row; (rows, 2)."""
+        return np.column_stack(self._estimator.posterior(self._columns(rows)))
+
     def sampled_weight(self, rows: IntArray, rng: np.random.Generator) -> FloatArray:
         """W of a pass rate drawn from each row's posterior (Thompson)."""
         return self._estimator.sampled_weight(self._columns(rows), self.rule.kernel, rng)

@@ -12,7 +12,8 @@ from app.clock import Clock
 from app.errors import Invalid
 from app.flow.batches import body as wire_body
 from app.flow.batches.drawing import REST, Draw, Memory, draw
-from app.flow.batches.law import HARD_FILTER, Law, Recent
+from app.flow.batches.explaining import terms
+from app.flow.batches.law import Law, Recent
 from app.flow.batches.store import BatchStore, Seen, Stale, new_batch
 from app.flow.curricula.rule import Rule
 from app.flow.curricula.store import CurriculumStore
@@ -150,17 +151,8 @@ class BatchService:
         curriculum = await self._curricula.get(row["curriculum_id"])
         ids = wire_body.unpacked(row, "problem_ids").tolist()
         seen = await self._estimates.observations(curriculum["measurement_id"], ids, row["watermark"])
-        arrays = wire_body.as_sent(row)
-        ordinals = wire_body.unpacked(row, "ordinals").tolist()
         items = [
-            ExplainedItem(
-                **{name: values[i] for name, values in arrays.items()},
-                ordinal=ordinals[i],
-                uniform_probability=1.0 / row["n_eligible"],
-                hard_filter_probability=_hard_filter(arrays["pass_rate"][i], row["n_hard_filter"]),
-                observations=seen.get(ids[i], []),
-            )
-            for i in range(len(ids))
+            ExplainedItem(**fields, observations=seen.get(fields["problem_id"], [])) for fields in terms(row, rule)
         ]
         return BatchExplanation(
             batch_id=batch_id,
@@ -171,6 +163,7 @@ class BatchService:
             gamma=rule.gamma,
             mode=rule.mode,
             n_eligible=row["n_eligible"],
+            n_hard_filter=row["n_hard_filter"],
             items=items,
         )
 
@@ -194,11 +187,6 @@ def _too_large(size: int, problem_set: str, n_problems: int, n_trained: int) -> 
         code="batch_larger_than_pool",
         n_trained=n_trained,
     )
-
-
-def _hard_filter(p: float, n_inside: int) -> float:
-    is_inside = HARD_FILTER[0] < p < HARD_FILTER[1]
-    return 1.0 / n_inside if is_inside else 0.0
 
 
 def _check_outcomes(outcomes: list[Outcome], latest_index: int) -> None:

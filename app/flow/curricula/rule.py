@@ -6,6 +6,7 @@ from app.errors import Conflict, Invalid
 from paced.wire import (
     CurriculumUpdate,
     DiscountedBeta,
+    DriftFilter,
     EstimatorConfig,
     Filters,
     Kernel,
@@ -46,7 +47,7 @@ class Rule(BaseModel):
         if made.selection == Selection.THOMPSON and isinstance(made.estimator, PlugInFirst | PlugInNewest):
             raise Invalid(
                 f"Thompson sampling draws pass rates from a posterior, and {made.estimator.name} has none; take "
-                "discounted_beta or drift_filter, or selection 'proportional'",
+                "discounted_beta, logit_filter or drift_filter, or selection 'proportional'",
                 code="no_posterior",
             )
         return made
@@ -67,7 +68,7 @@ class Rule(BaseModel):
 
 PRESETS: dict[Preset, Rule] = {
     # E[w]^2 undoes the flattening of a posterior mean; the loss weight takes the draw back to w
-    Preset.DEFAULT: Rule(estimator=DiscountedBeta(), gamma=2.0, mode=Mode.SAMPLE),
+    Preset.DEFAULT: Rule(estimator=DriftFilter(), gamma=2.0, mode=Mode.SAMPLE),
     # plug-in k/n measured once, uniform draw, the weight in the loss (arXiv 2603.11178)
     Preset.PAPER: Rule(estimator=PlugInFirst(), gamma=1.0, mode=Mode.REWEIGHT),
     # uniform inside a band of the newest k/n, as most trainers filter

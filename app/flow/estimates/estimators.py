@@ -1,4 +1,4 @@
-"""From posterior columns to E[w]: estimators are small objects with the same four methods. Pure.
+"""From posterior columns to E[w]: estimators are small objects with the same methods. Pure.
 
 w(p) = p^α (1-p)^β. A Beta(a, b) posterior gives E[w] = B(a+α, b+β) / B(a, b).
 """
@@ -46,8 +46,17 @@ class Estimator(Protocol):
         """W of a pass rate drawn from the posterior (Thompson sampling)."""
         ...
 
-    def interval(self, columns: Columns) -> tuple[FloatArray, FloatArray]:
-        """Central 90 % interval of p."""
+    @property
+    def names(self) -> tuple[str, str]:
+        """What the two numbers of `posterior` are."""
+        ...
+
+    def posterior(self, columns: Columns) -> tuple[FloatArray, FloatArray]:
+        """The two numbers that say all of what is believed of a problem."""
+        ...
+
+    def interval(self, first: FloatArray, second: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Central 90 % interval of p, from those two."""
         ...
 
 
@@ -73,18 +82,24 @@ class PlugIn:
         """One group."""
         return ("first_passed", "first_counted") if self.is_first else ("first_counted", "last_passed", "last_counted")
 
-    def _group(self, columns: Columns) -> tuple[FloatArray, FloatArray]:
+    @property
+    def names(self) -> tuple[str, str]:
+        """See `posterior`."""
+        return "n_passed", "n_counted"
+
+    def posterior(self, columns: Columns) -> tuple[FloatArray, FloatArray]:
+        """The group."""
         if self.is_first:
             return columns.first_passed.astype(float), columns.first_counted.astype(float)
         return columns.last_passed.astype(float), columns.last_counted.astype(float)
 
     def is_known(self, columns: Columns) -> BoolArray:
         """Measured at least once."""
-        return np.asarray(self._group(columns)[1] > 0)
+        return np.asarray(self.posterior(columns)[1] > 0)
 
     def pass_rate(self, columns: Columns) -> FloatArray:
         """k/n."""
-        k, n = self._group(columns)
+        k, n = self.posterior(columns)
         p: FloatArray = np.divide(k, n, out=np.full(len(columns), np.nan), where=n > 0)
         return p
 
@@ -101,10 +116,9 @@ class PlugIn:
         """w(k/n), with ties broken by chance: there is no posterior to draw from."""
         return self.expected_weight(columns, kernel) * (1.0 - 1e-9 * rng.random(len(columns)))
 
-    def interval(self, columns: Columns) -> tuple[FloatArray, FloatArray]:
+    def interval(self, first: FloatArray, second: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Jeffreys interval of the group."""
-        k, n = self._group(columns)
-        return _beta_interval(0.5 + k, 0.5 + n - k)
+        return _beta_interval(0.5 + first, 0.5 + second - first)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +138,13 @@ class Beta:
         counts = ("first_counted", "discounted_passed", "discounted_failed")
         return (*counts, "skill") if self.is_fitted else counts
 
-    def _posterior(self, columns: Columns) -> tuple[FloatArray, FloatArray]:
+    @property
+    def names(self) -> tuple[str, str]:
+        """See `posterior`."""
+        return "a", "b"
+
+    def posterior(self, columns: Columns) -> tuple[FloatArray, FloatArray]:
+        """Beta(a, b)."""
         passed, failed = columns.discounted_passed, columns.discounted_failed
         if not self.is_fitted:
             return self.prior_a + passed, self.prior_b + failed
@@ -137,12 +157,12 @@ class Beta:
 
     def pass_rate(self, columns: Columns) -> FloatArray:
         """Posterior mean."""
-        a, b = self._posterior(columns)
+        a, b = self.posterior(columns)
         return a / (a + b)
 
     def expected_weight(self, columns: Columns, kernel: Kernel) -> FloatArray:
         """E[w] in closed form."""
-        a, b = self._posterior(columns)
+        a, b = self.posterior(columns)
         if kernel.alpha == kernel.beta == 1.0:  # the default kernel, and most of a draw's time
             return a * b / ((a + b) * (a + b + 1.0))
         w: FloatArray = np.exp(betaln(a + kernel.alpha, b + kernel.beta) - betaln(a, b))
@@ -154,11 +174,11 @@ class Beta:
 
     def sampled_weight(self, columns: Columns, kernel: Kernel, rng: np.random.Generator) -> FloatArray:
         """W of a draw from each Beta."""
-        return weight(rng.beta(*self._posterior(columns)), kernel)
+        return weight(rng.beta(*self.posterior(columns)), kernel)
 
-    def interval(self, columns: Columns) -> tuple[FloatArray, FloatArray]:
+    def interval(self, first: FloatArray, second: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Posterior quantiles."""
-        return _beta_interval(*self._posterior(columns))
+        return _beta_interval(first, second)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +194,13 @@ class Gaussian:
             return "first_counted", "alone_mean", "alone_variance", "belief_index"
         return "first_counted", "logit_mean", "logit_variance", "ability_seen", "belief_index", "skill"
 
-    def _now(self, columns: Columns) -> tuple[FloatArray, FloatArray]:
+    @property
+    def names(self) -> tuple[str, str]:
+        """See `posterior`."""
+        return "logit_mean", "logit_variance"
+
+    def posterior(self, columns: Columns) -> tuple[FloatArray, FloatArray]:
+        """N(mean, variance) of logit p, now."""
         if self.is_alone:
             return LoneBeliefs.of(columns).at(columns.now_index)
         return Beliefs.of(columns).at(columns.now_index, columns.ability)
@@ -193,17 +219,16 @@ class Gaussian:
 
     def weigh(self, columns: Columns, kernel: Kernel) -> tuple[FloatArray, FloatArray]:
         """E[p] and E[w], from the same nodes."""
-        return weigh(*self._now(columns), kernel.alpha, kernel.beta)
+        return weigh(*self.posterior(columns), kernel.alpha, kernel.beta)
 
     def sampled_weight(self, columns: Columns, kernel: Kernel, rng: np.random.Generator) -> FloatArray:
         """W of a draw from each Gaussian."""
-        mean, variance = self._now(columns)
+        mean, variance = self.posterior(columns)
         return weight(expit(rng.normal(mean, np.sqrt(variance))), kernel)
 
-    def interval(self, columns: Columns) -> tuple[FloatArray, FloatArray]:
+    def interval(self, first: FloatArray, second: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Quantiles of the belief."""
-        mean, variance = self._now(columns)
-        return quantile(mean, variance, -Z), quantile(mean, variance, Z)
+        return quantile(first, second, -Z), quantile(first, second, Z)
 
 
 def make_estimator(config: EstimatorConfig) -> Estimator:

@@ -106,7 +106,7 @@ class EstimateService:
 def _described(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     columns = Columns.of_rows(rows)
     rates = SHOWN.pass_rate(columns)
-    low, high = SHOWN.interval(columns)
+    low, high = SHOWN.interval(*SHOWN.posterior(columns))
     return [
         {
             **row,

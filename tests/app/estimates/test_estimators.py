@@ -176,7 +176,7 @@ def test_the_contract_of_every_estimator(estimator: Estimator, problems: list[li
     known = estimator.is_known(columns)
     p = estimator.pass_rate(columns)
     w = estimator.expected_weight(columns, Kernel(alpha=1.5, beta=0.5))
-    low, high = estimator.interval(columns)
+    low, high = estimator.interval(*estimator.posterior(columns))
     assert [array.shape for array in (known, p, w, low, high)] == [(n,)] * 5
     assert (known.dtype, p.dtype, w.dtype) == (np.bool_, np.float64, np.float64)
     assert all(known[i] for i, groups in enumerate(problems) if groups)

@@ -181,7 +181,7 @@ def test_problems_not_measured_follow_their_skill_and_no_other() -> None:
     p = DRIFT.pass_rate(columns)
     assert p[:40].min() > p[40:50].max() > 0.75
     assert p[50:] == pytest.approx(0.5)
-    low, high = DRIFT.interval(columns)
+    low, high = DRIFT.interval(*DRIFT.posterior(columns))
     assert ((low < p) & (p < high)).all()
     assert (high - low)[:40].max() < (high - low)[50:].min()
 
@@ -203,7 +203,7 @@ def test_a_wait_widens_a_belief_up_to_the_prior() -> None:
 
 def test_the_shown_interval_holds_ninety_per_cent() -> None:
     columns = Columns.zeros(1)
-    low, high = DRIFT.interval(columns)
+    low, high = DRIFT.interval(*DRIFT.posterior(columns))
     assert float(norm.cdf(_logit(high[0]), 0, filters.PRIOR_VARIANCE**0.5)) == pytest.approx(0.95)
     assert float(norm.cdf(_logit(low[0]), 0, filters.PRIOR_VARIANCE**0.5)) == pytest.approx(0.05)
     assert float(ndtri(0.95)) > 0

@@ -130,8 +130,10 @@ def _access(client: Client) -> dict[str, str]:
     return {"PACED_URL": client.url, "PACED_KEY": client.key or ""}
 
 
-def wait_until_measured(client: Client, children: Children, measurement_id: str, progress: Progress, what: str) -> None:
-    """Wait until every problem is measured at the newest checkpoint."""
+def wait_until_measured(
+    client: Client, children: Children, measurement_id: str, progress: Progress, what: str, share: float = 1.0
+) -> None:
+    """Wait until every problem, or a share of them, is measured at the newest checkpoint."""
     task = progress.add_task(what, total=None)
     while True:
         m = client.measurement(measurement_id)

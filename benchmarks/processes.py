@@ -120,7 +120,7 @@ class _Service:
         command = [sys.executable, "-m", "paced", *arguments]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         assert process.stdout is not None
-        return process, Client(json.loads(process.stdout.readline())["url"], KEY)
+        return process, Client(json.loads(process.stdout.readline())["url"], KEY, retry_s=1.0)
 
     def restart(self, curriculum: wire.Curriculum) -> tuple[float, float]:
         """Kill it and start it again; returns when it went away and when it drew a batch again."""

@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from paced import wire
 from paced.cli import build as build_cli
+from tests.app.world import build as build_world
+from tests.app.world import measure
 from tests.service import ADMIN_KEY, Service, serve
 
 
@@ -53,3 +56,22 @@ def test_several_are_left_out_at_once(service: Service) -> None:
     assert done.exit_code == 0, done.output
     assert "2 in all" in done.stdout
     assert len(json.loads(run(service, "flagged", "p", "--state", "excluded", "--json").stdout)) == 2
+
+
+def test_a_batch_is_explained(service: Service, tmp_path: Path) -> None:
+    with service.client() as client:
+        curriculum = build_world(client, tmp_path, 12, suffix="-explained", holdout_share=0.0)
+        measure(client, "tiny-explained")
+        batch = client.draw_batch(curriculum.curriculum_id, 5)
+    found = json.loads(run(service, "explain", batch.batch_id, "--json").stdout)
+    assert [item["problem_id"] for item in found["items"]] == batch.problem_id
+    for item in found["items"]:
+        assert set(item["posterior"]) == {"logit_mean", "logit_variance"}
+        assert item["interval"][0] < item["pass_rate"] < item["interval"][1]
+        assert item["uniform_inclusion"] == pytest.approx(5 / 12)
+        (seen,) = item["observations"]
+        assert (seen["n_passed"], seen["n_counted"]) == (item["problem_id"] % 9, 8)
+    shown = run(service, "explain", batch.batch_id).stdout
+    assert "drift_filter, w = p^1 (1-p)^1, gamma 2" in " ".join(shown.split())
+    n_out = sum(item["hard_filter_inclusion"] == 0 for item in found["items"])
+    assert f"5 of 12 eligible problems; the hard filter would never draw {n_out}" in " ".join(shown.split())

@@ -103,7 +103,7 @@ class Pool:
                 self.n_moves += 1
                 self._n_groups_of_skill[skill] = n_groups
                 self.columns.levels[self._places[skill]] = row["level"]
-                self.columns.audits[self._places[skill]] = [row.get(name, 0.0) for name in AUDITS]
+                self.columns.audits[self._places[skill]] = [row[name] for name in AUDITS]
         newest = max((row["index"] for row in abilities), default=0)
         self.columns.now_index = max(self.columns.now_index, newest)
 

@@ -12,15 +12,27 @@ from app.flow.batches import drawing
 from app.flow.batches.drawing import REST, Memory, shares
 from app.flow.batches.law import Law, Recent
 from app.flow.curricula.rule import PRESETS, Rule
-from app.flow.estimates.columns import Columns
+from app.flow.estimates.columns import AUDITS, Columns
 from app.flow.estimates.pools import Pool
 from app.flow.estimates.store import Change
 from app.flow.rollouts.groups import holdout_threshold
-from paced.wire import DiscountedBeta, DriftFilter, Filters, Kernel, Mode, PlugInNewest, Preset, Selection, Stratum
+from paced.wire import (
+    DiscountedBeta,
+    DriftFilter,
+    Filters,
+    Kernel,
+    LogitFilter,
+    Mode,
+    PlugInNewest,
+    Preset,
+    Selection,
+    Stratum,
+)
 from tests.app.batches.test_samplers import N_DRAWS, SIZE, successive_sampling, z_scores
 from tests.app.pools import NOW, columns_of, draw_from, pool_of
 
 SHARE = 0.25
+NO_AUDITS = dict.fromkeys(AUDITS, 0.0)
 Row = tuple[bool, int, bool, bool, bool, int | None]
 problems = st.tuples(
     st.booleans(),  # ready
@@ -32,7 +44,7 @@ problems = st.tuples(
 )
 rules = st.builds(
     Rule,
-    estimator=st.sampled_from([PlugInNewest(), DiscountedBeta(), DriftFilter()]),
+    estimator=st.sampled_from([PlugInNewest(), DiscountedBeta(), LogitFilter(), DriftFilter()]),
     kernel=st.builds(Kernel, alpha=st.floats(0, 3), beta=st.floats(0, 3)),
     gamma=st.floats(0, 4),
     mode=st.sampled_from(Mode),
@@ -140,7 +152,9 @@ def large_pool(n: int = 60_000) -> Pool:
     return pool_of(columns, skills=["a", "b", "c"], holdout_keys=rng.integers(0, 65_536, n))
 
 
-@pytest.mark.parametrize("estimator", [PlugInNewest(), DiscountedBeta(), DriftFilter()], ids=lambda e: e.name)
+@pytest.mark.parametrize(
+    "estimator", [PlugInNewest(), DiscountedBeta(), LogitFilter(), DriftFilter()], ids=lambda e: e.name
+)
 @pytest.mark.parametrize("mode", Mode)
 def test_a_large_pool_is_drawn_as_a_full_pass_would(
     monkeypatch: pytest.MonkeyPatch, estimator: Any, mode: Mode
@@ -168,7 +182,7 @@ def moved(pool: Pool, place: int) -> Change:
         name: getattr(pool.columns, name)[place] for name in Columns.__slots__ if name not in ("levels", "now_index")
     }
     row |= {"ordinal": place, "n_groups": 2, "quarantined_until": None, "last_passed": 4, "logit_mean": 0.1}
-    return Change(1, [row], [{"skill": "b", "level": 0.4, "index": 3, "n_groups": 5}], 9)
+    return Change(1, [row], [{"skill": "b", "level": 0.4, "index": 3, "n_groups": 5, **NO_AUDITS}], 9)
 
 
 @pytest.mark.parametrize("rule", [PRESETS[Preset.DEFAULT], PRESETS[Preset.PAPER], PRESETS[Preset.HARD_FILTER]])
@@ -201,7 +215,7 @@ def test_an_ability_that_moves_changes_the_next_draw() -> None:
     rule = Rule(estimator=DriftFilter(), gamma=2.0, mode=Mode.SAMPLE)
     memory = Memory()
     before = draw_from(pool, rule, 900, memory=memory)
-    pool.apply(Change(1, [], [{"skill": "b", "level": 5.0, "index": 1, "n_groups": 1}], 9))
+    pool.apply(Change(1, [], [{"skill": "b", "level": 5.0, "index": 1, "n_groups": 1, **NO_AUDITS}], 9))
     after = draw_from(pool, rule, 900, memory=memory)
     mean = lambda d: float(d.pass_rates[d.ordinals % 3 == 1].mean())  # noqa: E731
     assert mean(after) > mean(before) + 0.2

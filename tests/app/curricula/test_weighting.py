@@ -18,6 +18,7 @@ from paced.wire import (
     DriftFilter,
     EstimatorConfig,
     Kernel,
+    LogitFilter,
     Mode,
     PlugInNewest,
     Preset,
@@ -29,7 +30,7 @@ from tests.app.pools import columns_of, draw_from, pool_of
 UNCLIPPED = 1e6
 groups = st.lists(st.tuples(st.integers(0, 8), st.booleans()), min_size=1, max_size=30)  # k of 8, allowed
 kernels = st.builds(Kernel, alpha=st.floats(0, 4), beta=st.floats(0, 4))
-estimators = st.sampled_from([PlugInNewest(), DiscountedBeta(), DriftFilter()])
+estimators = st.sampled_from([PlugInNewest(), DiscountedBeta(), LogitFilter(), DriftFilter()])
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def test_the_paper_draws_uniformly_and_weighs_the_loss() -> None:
 def test_unmeasured_problems_are_open_to_a_posterior_only() -> None:
     plug_in = weigh(Rule(estimator=PlugInNewest(), gamma=1.0, mode=Mode.SAMPLE), [(None, True)] * 3)
     assert not plug_in.draw_probability.any()
-    for estimator in (DiscountedBeta(), DriftFilter()):
+    for estimator in (DiscountedBeta(), LogitFilter(), DriftFilter()):
         posterior = weigh(Rule(estimator=estimator, gamma=1.0, mode=Mode.SAMPLE), [(None, True)] * 3)
         assert posterior.draw_probability == pytest.approx([1 / 3] * 3)
 

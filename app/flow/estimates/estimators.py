@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import betaincinv, betaln, expit, ndtri
 
 from app.flow.estimates.columns import UNFITTED, BoolArray, Columns, FloatArray, fitted_prior
-from app.flow.estimates.filters import Beliefs, LoneBeliefs, quantile, weigh
+from app.flow.estimates.filters import Beliefs, LoneBeliefs, quantile, weigh, weigh_quickly
 from paced.wire import DiscountedBeta, DriftFilter, EstimatorConfig, Kernel, LogitFilter, PlugInFirst, PlugInNewest
 
 MASS = 0.9  # of the central interval shown with each estimate
@@ -39,7 +39,7 @@ class Estimator(Protocol):
         ...
 
     def weigh(self, columns: Columns, kernel: Kernel) -> tuple[FloatArray, FloatArray]:
-        """Both of them at once, as a draw asks for them."""
+        """Both of them at once, to six digits, as a draw asks for them."""
         ...
 
     def sampled_weight(self, columns: Columns, kernel: Kernel, rng: np.random.Generator) -> FloatArray:
@@ -211,15 +211,15 @@ class Gaussian:
 
     def pass_rate(self, columns: Columns) -> FloatArray:
         """E[p]."""
-        return self.weigh(columns, Kernel(alpha=0, beta=0))[0]
+        return weigh(*self.posterior(columns), 0.0, 0.0)[0]
 
     def expected_weight(self, columns: Columns, kernel: Kernel) -> FloatArray:
         """E[w] by quadrature."""
-        return self.weigh(columns, kernel)[1]
+        return weigh(*self.posterior(columns), kernel.alpha, kernel.beta)[1]
 
     def weigh(self, columns: Columns, kernel: Kernel) -> tuple[FloatArray, FloatArray]:
-        """E[p] and E[w], from the same nodes."""
-        return weigh(*self.posterior(columns), kernel.alpha, kernel.beta)
+        """E[p] and E[w], from the same nodes, in single precision."""
+        return weigh_quickly(*self.posterior(columns), kernel.alpha, kernel.beta)
 
     def sampled_weight(self, columns: Columns, kernel: Kernel, rng: np.random.Generator) -> FloatArray:
         """W of a draw from each Gaussian."""

@@ -8,12 +8,15 @@ keeps the ability that it last saw, and the difference to today's is added when 
 The logit filter is the same without the ability: each problem learns from its own groups only.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy.special import expit, logsumexp
 
-from app.flow.estimates.columns import Columns, FloatArray, IntArray
+from app.flow.estimates.columns import BoolArray, Columns, FloatArray, IntArray
 
 PRIOR_MEAN, PRIOR_VARIANCE = 0.0, 3.0  # of a problem never measured, before its skill's ability
 ABILITY_VARIANCE = 1.0  # of a skill's ability before anything is seen of it
@@ -23,7 +26,7 @@ ALONE_DRIFT = 0.05  # to a problem known alone, for which all that the student l
 N_NEWTON, MAX_STEP = 6, 2.0
 MIN_SLOPE = 1e-3  # of p by the logit: where the sigmoid is flat a group says nothing of the ability
 NARROW = 0.8  # variance up to which the wider steps of `_COARSE` are as exact
-Rule = tuple[FloatArray, FloatArray]  # nodes and weights
+Rule = tuple[npt.NDArray[Any], npt.NDArray[Any]]  # nodes and weights
 
 
 def _trapezoid(step: float, reach: float) -> Rule:
@@ -40,6 +43,7 @@ def _trapezoid(step: float, reach: float) -> Rule:
 
 _FINE = _trapezoid(0.375, 7.5)
 _COARSE = _trapezoid(0.6, 7.2)
+_QUICK_FINE, _QUICK_COARSE = ((z.astype(np.float32), w.astype(np.float32)) for z, w in (_COARSE, _trapezoid(0.9, 7.2)))
 
 
 @dataclass(slots=True)
@@ -112,19 +116,26 @@ def sigmoid_moments(mean: FloatArray, variance: FloatArray) -> tuple[FloatArray,
     """E[p], E[dp/dlogit] and Var[p] of Gaussian logits."""
     x, weights = _at_nodes(mean, variance, _FINE), _FINE[1]
     p = expit(x)
-    mean_p = p @ weights
-    return mean_p, (p * expit(-x)) @ weights, np.maximum((p * p) @ weights - mean_p**2, 0.0)
+    mean_p = weights @ p
+    return mean_p, weights @ (p * expit(-x)), np.maximum(weights @ (p * p) - mean_p**2, 0.0)
 
 
 def weigh(mean: FloatArray, variance: FloatArray, alpha: float, beta: float) -> tuple[FloatArray, FloatArray]:
     """E[p] and E[p^alpha (1-p)^beta] of Gaussian logits, each to nine digits after the point."""
-    is_narrow = variance <= NARROW
-    if is_narrow.all():
-        return _weigh(mean, variance, alpha, beta, _COARSE)
-    p, w = np.empty(len(mean)), np.empty(len(mean))
-    for rows, rule in ((is_narrow, _COARSE), (~is_narrow, _FINE)):
-        p[rows], w[rows] = _weigh(mean[rows], variance[rows], alpha, beta, rule)
-    return p, w
+
+    def by(rows: BoolArray, rule: Rule) -> tuple[FloatArray, FloatArray]:
+        return _weigh(mean[rows], variance[rows], alpha, beta, rule)
+
+    return _by_width(variance, by, _COARSE, _FINE)
+
+
+def weigh_quickly(mean: FloatArray, variance: FloatArray, alpha: float, beta: float) -> tuple[FloatArray, FloatArray]:
+    """The same to six digits after the point, in single precision and a fifth of the time: for draws."""
+
+    def by(rows: BoolArray, rule: Rule) -> tuple[FloatArray, FloatArray]:
+        return _weigh_quickly(mean[rows].astype(np.float32), variance[rows].astype(np.float32), alpha, beta, rule)
+
+    return _by_width(variance, by, _QUICK_COARSE, _QUICK_FINE)
 
 
 def binomial_mixture(
@@ -132,10 +143,9 @@ def binomial_mixture(
 ) -> tuple[FloatArray, FloatArray]:
     """Log of E[p^k (1-p)^(n-k)], and E[p], of Gaussian logits."""
     x, weights = _at_nodes(mean, variance, _FINE), _FINE[1]
-    k, n_failed = n_passed[:, None], (n_counted - n_passed)[:, None]
-    exponent = -k * np.logaddexp(0.0, -x) - n_failed * np.logaddexp(0.0, x)
-    log_p: FloatArray = logsumexp(exponent, axis=1, b=weights)
-    return log_p, expit(x) @ weights
+    exponent = -n_passed * np.logaddexp(0.0, -x) - (n_counted - n_passed) * np.logaddexp(0.0, x)
+    log_p: FloatArray = logsumexp(exponent, axis=0, b=weights[:, None])
+    return log_p, weights @ expit(x)
 
 
 def quantile(mean: FloatArray, variance: FloatArray, z: float) -> FloatArray:
@@ -200,12 +210,38 @@ def _weigh(
     x = _at_nodes(mean, variance, rule)
     p = expit(x)
     if alpha == beta == 1.0:  # the default kernel, and most of a draw's time
-        return p @ rule[1], (p * (1.0 - p)) @ rule[1]
+        return rule[1] @ p, rule[1] @ (p * (1.0 - p))
     # log p = -log(1 + e^-x) without overflow, so that high exponents keep their small values
     w = np.exp(-alpha * np.logaddexp(0.0, -x) - beta * np.logaddexp(0.0, x))
-    return p @ rule[1], w @ rule[1]
+    return rule[1] @ p, rule[1] @ w
 
 
-def _at_nodes(mean: FloatArray, variance: FloatArray, rule: Rule) -> FloatArray:
-    nodes: FloatArray = mean[:, None] + np.sqrt(variance)[:, None] * rule[0]
+def _weigh_quickly(
+    mean: npt.NDArray[np.float32], variance: npt.NDArray[np.float32], alpha: float, beta: float, rule: Rule
+) -> tuple[FloatArray, FloatArray]:
+    x = _at_nodes(mean, variance, rule)
+    e = np.exp(-np.abs(x))
+    larger = 1.0 / (1.0 + e)  # p and 1-p are this, and this times e
+    p = np.where(x >= 0.0, larger, e * larger)
+    if alpha == beta == 1.0:  # the default kernel, and most of a draw's time
+        return rule[1] @ p, rule[1] @ (e * larger * larger)
+    log_larger = -np.log1p(e)
+    log_p, log_q = np.minimum(x, 0.0) + log_larger, np.minimum(-x, 0.0) + log_larger
+    return rule[1] @ p, rule[1] @ np.exp(np.float32(alpha) * log_p + np.float32(beta) * log_q)
+
+
+def _by_width(
+    variance: FloatArray, by: Callable[[BoolArray, Rule], tuple[FloatArray, FloatArray]], narrow: Rule, wide: Rule
+) -> tuple[FloatArray, FloatArray]:
+    """Narrow beliefs by one rule, wide ones by another."""
+    is_narrow = np.asarray(variance <= NARROW)
+    p, w = np.empty(len(variance)), np.empty(len(variance))
+    for rows, rule in ((is_narrow, narrow), (~is_narrow, wide)):
+        p[rows], w[rows] = by(rows, rule)
+    return p, w
+
+
+def _at_nodes(mean: npt.NDArray[Any], variance: npt.NDArray[Any], rule: Rule) -> npt.NDArray[Any]:
+    """Logits; (nodes, rows)."""
+    nodes: npt.NDArray[Any] = mean + rule[0][:, None] * np.sqrt(variance)
     return nodes

@@ -11,7 +11,16 @@ from scipy.stats import binom, norm
 from app.flow.estimates import filters
 from app.flow.estimates.columns import Columns
 from app.flow.estimates.estimators import Gaussian
-from app.flow.estimates.filters import Abilities, Beliefs, LoneBeliefs, observe, observe_alone, sigmoid_moments, weigh
+from app.flow.estimates.filters import (
+    Abilities,
+    Beliefs,
+    LoneBeliefs,
+    observe,
+    observe_alone,
+    sigmoid_moments,
+    weigh,
+    weigh_quickly,
+)
 from paced.wire import Kernel
 
 ALONE, DRIFT = Gaussian(is_alone=True), Gaussian(is_alone=False)
@@ -42,6 +51,14 @@ def test_the_expected_weight_is_the_integral(mean: float, variance: float, alpha
     exact = expectation(mean, variance, lambda x: expit(x) ** alpha * expit(-x) ** beta)
     assert found == pytest.approx(exact, abs=1e-9)
     assert p == pytest.approx(expectation(mean, variance, expit), abs=1e-9)
+
+
+@given(mean=st.floats(-60, 60), variance=variances, alpha=st.floats(0, 6), beta=st.floats(0, 6))
+def test_draws_weigh_by_the_same_to_six_digits(mean: float, variance: float, alpha: float, beta: float) -> None:
+    for kernel in ((alpha, beta), (1.0, 1.0)):
+        exact, quick = (of(one(mean), one(variance), *kernel) for of in (weigh, weigh_quickly))
+        assert quick[0] == pytest.approx(exact[0], abs=1e-6)
+        assert quick[1] == pytest.approx(exact[1], abs=1e-6)
 
 
 @given(mean=means, variance=variances)

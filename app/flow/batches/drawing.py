@@ -62,11 +62,10 @@ def draw(law: Law, subsets: Subsets, size: int, seed: int, seq: int, memory: Mem
     """Draw up to `size` distinct problems: each stratum its share of them, the rest from all."""
     rng = generator(seed, seq)
     picks: list[_Pick] = []
-    at = law
-    for name, n in shares(law, size).items():
-        picks.append(_pick(at, name, subsets[name], n, rng, memory))
-        if len(subsets) > 1:
-            at = at.but(picks[-1].terms.rows)
+    with law:
+        for name, n in shares(law, size).items():
+            picks.append(_pick(law, name, subsets[name], n, rng, memory))
+            law.set_aside(picks[-1].terms.rows)
     terms = Terms.concatenated([pick.terms for pick in picks])
     rows = terms.rows
     return Draw(

@@ -46,7 +46,7 @@ class Terms:
 
 
 class Law:
-    """A rule on a pool at one moment."""
+    """A rule on a pool at one moment; enter it to draw."""
 
     def __init__(self, pool: Pool, rule: Rule, holdout_share: float, recent: Recent, now: dt.datetime) -> None:
         self.pool = pool
@@ -54,19 +54,29 @@ class Law:
         self.recent = recent
         self._estimator: Estimator = make_estimator(rule.estimator)
         self._threshold = holdout_threshold(holdout_share)
+        self._aside: list[IntArray] = []
         self.quarantined = pool.quarantined(now)
-        aside = np.concatenate([recent.in_flight, recent.cooling, self.quarantined])
-        self.aside = np.sort(aside[aside < len(pool)])  # a draw beside this one may know a longer set
 
-    def but(self, rows: IntArray) -> Self:
-        """The same law with more rows set aside."""
-        other = object.__new__(type(self))
-        other.__dict__ = {**self.__dict__, "aside": np.union1d(self.aside, rows)}
-        return other
+    def __enter__(self) -> Self:
+        """Mark what may not be drawn; a pool has marks for one law at a time."""
+        for rows in (self.recent.in_flight, self.recent.cooling, self.quarantined):
+            self.set_aside(rows[rows < len(self.pool)])  # a draw beside this one may know a longer set
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Take the marks away."""
+        for rows in self._aside:
+            self.pool.marks[rows] = False
+        self._aside.clear()
+
+    def set_aside(self, rows: IntArray) -> None:
+        """Keep rows from being drawn under this law."""
+        self._aside.append(rows)
+        self.pool.marks[rows] = True
 
     def is_trained(self, rows: IntArray) -> BoolArray:
         """Ready and not held out."""
-        return self.pool.is_ready[rows] & (self.pool.holdout_keys[rows] >= self._threshold)
+        return np.asarray(self.pool.ready_keys[rows] >= self._threshold)
 
     def is_wanted(self, rows: IntArray) -> BoolArray:
         """Inside the filters that follow the estimates."""
@@ -81,10 +91,7 @@ class Law:
 
     def is_aside(self, rows: IntArray) -> BoolArray:
         """In an open or recent batch, or in quarantine."""
-        if len(self.aside) == 0:
-            return np.zeros(len(rows), np.bool_)
-        place = np.minimum(np.searchsorted(self.aside, rows), len(self.aside) - 1)
-        return np.asarray(self.aside[place] == rows)
+        return np.asarray(self.pool.marks[rows])
 
     def is_open(self, rows: IntArray) -> BoolArray:
         """May be drawn, if there is weight."""

@@ -36,18 +36,21 @@ def rejection(n: int, size: int, accept: Accept, rng: np.random.Generator) -> In
     """`size` distinct indices below `n` in draw order, or None where too few proposals are taken.
 
     `accept` gets indices proposed uniformly, with a uniform number in [0, 1) each, and returns those it takes: with
-    probability w/bound. The first distinct ones are a successive sample. Proposals come in chunks whose length
-    depends on `size` alone, so that the same state and generator give the same batch.
+    probability w/bound. The first distinct ones are a successive sample. How many are proposed at once follows from
+    what was taken so far, so that the same state and generator give the same batch.
     """
-    chunk = 5 * size // 2 + MIN_PROPOSALS  # γ = 2 accepts about half
     found = np.empty(0, np.int64)
-    for _ in range(max(1, MAX_PROPOSALS * size // chunk)):
+    n_proposed, chunk = 0, 2 * size + MIN_PROPOSALS
+    while n_proposed < MAX_PROPOSALS * (size + MIN_PROPOSALS):
         taken = accept(rng.integers(0, n, chunk), rng.random(chunk))
+        n_proposed += chunk
         both = np.concatenate([found, taken])
         found = both[np.sort(np.unique(both, return_index=True)[1])]
         if len(found) >= size:
             first: IntArray = found[:size]
             return first
+        missing = size - len(found)
+        chunk = min(max(MIN_PROPOSALS, 5 * missing * n_proposed // (4 * max(len(found), 1))), 4 * size + MIN_PROPOSALS)
     return None
 
 

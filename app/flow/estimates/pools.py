@@ -33,12 +33,16 @@ class Pool:
     state_version: int
     n_moves: int = 0
     subsets: dict[Any, IntArray] = field(default_factory=dict)
+    ready_keys: IntArray = field(init=False)  # hold-out keys, below any threshold where a problem is not ready
+    marks: BoolArray = field(init=False)  # of the draw in hand; all False between draws
     _places: dict[str, int] = field(default_factory=dict)
     _n_groups_of_skill: dict[str, int] = field(default_factory=dict)
     _quarantined: set[int] = field(default_factory=set)
     _n_trained: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.ready_keys = np.where(self.is_ready, self.holdout_keys, -1).astype(np.int32)
+        self.marks = np.zeros(len(self.problem_ids), np.bool_)
         self._places = {name: place for place, name in enumerate(self.skills)}
         self._quarantined = set(np.flatnonzero(self.quarantined_until).tolist())
 
@@ -65,7 +69,7 @@ class Pool:
 
     def is_trained(self, holdout_share: float) -> BoolArray:
         """Problems that training may see: ready, and not held out."""
-        return self.is_ready & (self.holdout_keys >= holdout_threshold(holdout_share))
+        return np.asarray(self.ready_keys >= holdout_threshold(holdout_share))
 
     def n_trained(self, holdout_share: float) -> int:
         """How many they are; counted once, since a pool is made anew when a state changes."""

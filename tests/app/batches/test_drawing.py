@@ -130,7 +130,8 @@ def test_the_law_is_successive_sampling(monkeypatch: pytest.MonkeyPatch, is_larg
     law = Law(pool, rule, 0.0, Recent(np.array([3]), np.empty(0, np.int64)), NOW)
     if is_large:  # totals of a large pool are estimated: here they are exact, so that the law can be
         exact = drawing.Tally()
-        exact.add(12, law.terms(np.flatnonzero(law.is_open(np.arange(12)))))
+        with law:
+            exact.add(12, law.terms(np.flatnonzero(law.is_open(np.arange(12)))))
         monkeypatch.setattr(drawing.Tally, "add", lambda *_: None)
         memory.tallies[REST] = exact
     for seq in range(N_DRAWS):

@@ -27,6 +27,7 @@ from app.flow.curricula.service import CurriculumService
 from app.flow.curricula.store import CurriculumStore
 from app.flow.estimates.api import router as estimates_router
 from app.flow.estimates.following import ChangeStore, Follower
+from app.flow.estimates.forking import Rewinder
 from app.flow.estimates.pools import Pools
 from app.flow.estimates.service import EstimateService
 from app.flow.estimates.store import EstimateStore
@@ -125,7 +126,7 @@ def wire_up(app: FastAPI, db: Database, settings: Settings, clock: Clock) -> Non
     pepper = settings.secret or private_text(settings.data / "secret", secrets.token_urlsafe(32))
     state.db = db
     state.keys = KeyService(KeyStore(db), pepper, clock)
-    student_store, curriculum_store = StudentStore(db), CurriculumStore(db)
+    student_store, curriculum_store = StudentStore(db, Rewinder()), CurriculumStore(db)
     estimate_store = EstimateStore(db)
     pools = Pools(estimate_store)
     state.estimates = EstimateService(estimate_store, pools)

@@ -19,17 +19,28 @@ WHERE e.n_groups <> COALESCE(o.n_groups, 0)
     OR e.n_grader_error <> COALESCE(o.n_grader_error, 0)
     OR e.n_infrastructure <> COALESCE(o.n_infrastructure, 0);
 
--- name: the newest group of an estimate is its newest counted observation
+-- name: the newest group of an estimate is its newest counted observation on the line of the newest checkpoint
+WITH RECURSIVE line (student, "index", parent_index) AS (
+    SELECT c.student, c."index", c.parent_index
+    FROM checkpoints c
+    WHERE c."index" = (SELECT MAX(other."index") FROM checkpoints other WHERE other.student = c.student)
+    UNION ALL
+    SELECT c.student, c."index", c.parent_index
+    FROM line l
+    JOIN checkpoints c ON c.student = l.student AND c."index" = COALESCE(l.parent_index, l."index" - 1)
+)
 SELECT e.measurement_id, e.problem_id
 FROM estimates e
-JOIN (
-    SELECT measurement_id, problem_id, MAX(observation_id) AS newest
-    FROM observations
-    WHERE n_counted > 0
-    GROUP BY measurement_id, problem_id
+LEFT JOIN (
+    SELECT o.measurement_id, o.problem_id, MAX(o.observation_id) AS newest
+    FROM observations o
+    JOIN measurements m ON m.measurement_id = o.measurement_id
+    JOIN line l ON l.student = m.student AND l."index" = o.checkpoint_index
+    WHERE o.n_counted > 0
+    GROUP BY o.measurement_id, o.problem_id
 ) o ON o.measurement_id = e.measurement_id AND o.problem_id = e.problem_id
-JOIN observations n ON n.observation_id = o.newest
-WHERE e.last_passed <> n.n_passed OR e.last_counted <> n.n_counted;
+LEFT JOIN observations n ON n.observation_id = o.newest
+WHERE e.last_passed <> COALESCE(n.n_passed, 0) OR e.last_counted <> COALESCE(n.n_counted, 0);
 
 -- name: every reported group has its rollouts, by verdict
 SELECT o.observation_id

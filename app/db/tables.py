@@ -29,6 +29,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.compiler import compiles
@@ -193,7 +194,8 @@ checkpoints = Table(
     Column("student", ForeignKey("students.name"), primary_key=True),
     Column("index", Integer, primary_key=True),
     Column("uri", Text, nullable=False),
-    Column("parent_index", Integer),
+    Column("parent_index", Integer),  # null: the newest one
+    Column("forked_after", BigInteger),  # of a fork: the greatest observation id when it was registered
     Column("run_id", String(64)),
     Column("step", Integer),
     Column("idempotency_key", String(200)),
@@ -202,6 +204,17 @@ checkpoints = Table(
     UniqueConstraint("student", "idempotency_key"),
     ForeignKeyConstraint(["student", "parent_index"], ["checkpoints.student", "checkpoints.index"]),
     CheckConstraint('"index" >= 0', name="index_from_zero"),
+    CheckConstraint(
+        '(forked_after IS NOT NULL) = (parent_index IS NOT NULL AND parent_index < "index" - 1)',
+        name="fork_has_place",
+    ),
+    Index(
+        "ix_checkpoints_forks",
+        "student",
+        "index",
+        sqlite_where=text("forked_after IS NOT NULL"),
+        postgresql_where=text("forked_after IS NOT NULL"),
+    ),
 )
 
 profiles = Table(

@@ -59,12 +59,17 @@ def upgrade() -> None:
         sa.Column("index", sa.Integer(), nullable=False),
         sa.Column("uri", sa.Text(), nullable=False),
         sa.Column("parent_index", sa.Integer(), nullable=True),
+        sa.Column("forked_after", sa.BigInteger(), nullable=True),
         sa.Column("run_id", sa.String(length=64), nullable=True),
         sa.Column("step", sa.Integer(), nullable=True),
         sa.Column("idempotency_key", sa.String(length=200), nullable=True),
         sa.Column("request_hash", sa.String(length=64), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.CheckConstraint('"index" >= 0', name=op.f("ck_checkpoints_index_from_zero")),
+        sa.CheckConstraint(
+            '(forked_after IS NOT NULL) = (parent_index IS NOT NULL AND parent_index < "index" - 1)',
+            name=op.f("ck_checkpoints_fork_has_place"),
+        ),
         sa.ForeignKeyConstraint(
             ["student", "parent_index"],
             ["checkpoints.student", "checkpoints.index"],
@@ -73,6 +78,14 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["student"], ["students.name"], name=op.f("fk_checkpoints_student")),
         sa.PrimaryKeyConstraint("student", "index", name=op.f("pk_checkpoints")),
         sa.UniqueConstraint("student", "idempotency_key", name=op.f("uq_checkpoints_student_idempotency_key")),
+    )
+    op.create_index(
+        "ix_checkpoints_forks",
+        "checkpoints",
+        ["student", "index"],
+        unique=False,
+        sqlite_where=sa.text("forked_after IS NOT NULL"),
+        postgresql_where=sa.text("forked_after IS NOT NULL"),
     )
     op.create_table(
         "imports",

@@ -85,7 +85,8 @@ class BatchService:
         curriculum = await self._curricula.get(curriculum_id)
         rule = Rule.model_validate(curriculum["rule"])
         number, f = curriculum["measurement_id"], rule.filters
-        pool = await self._estimates.pool(number, curriculum["n_problems"], curriculum["state_version"])
+        versions = curriculum["state_version"], curriculum["fork_index"]
+        pool = await self._estimates.pool(number, curriculum["n_problems"], *versions)
         admitted = await self._estimates.subset(number, pool, f.tags, f.sources)
         subsets: dict[str, IntArray | None] = {REST: admitted}
         for stratum in rule.strata:

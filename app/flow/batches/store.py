@@ -19,6 +19,7 @@ from app.flow.batches.law import Recent
 from app.flow.curricula.rule import Rule
 from app.flow.rollouts.groups import Group
 from app.flow.rollouts.observer import Observer
+from app.flow.students.lines import newest_fork
 from app.http.idempotency import Idempotency
 from app.ids import new_id
 from paced.wire import BatchState
@@ -38,6 +39,7 @@ class Seen:
     holdout_share: float
     n_problems: int
     state_version: int
+    fork_index: int
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Self:
@@ -248,6 +250,7 @@ def _head_query() -> Select[Any]:
             m.holdout_share,
             s.n_problems,
             s.state_version,
+            newest_fork(m.student),
             select(last).where(b.curriculum_id == mine).scalar_subquery().label("last_seq"),
             select(func.coalesce(func.max(b.step), -1)).where(b.run_id == run).scalar_subquery().label("last_step"),
             select(func.coalesce(func.max(b.n_served), 0))

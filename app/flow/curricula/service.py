@@ -54,7 +54,7 @@ class CurriculumService:
         made, f = _public(row), rule.filters
         if f == Filters(cooldown_batches=f.cooldown_batches):
             return made
-        pool = await self._estimates.pool(number, row["n_problems"], row["state_version"])
+        pool = await self._estimates.pool(number, row["n_problems"], row["state_version"], row["fork_index"])
         admitted = await self._estimates.subset(number, pool, f.tags, f.sources)
         largest = await self._store.largest_batch(row["curriculum_id"])
         return made.model_copy(update={"warnings": warnings(pool, rule, row["holdout_share"], admitted, largest)})

@@ -10,6 +10,7 @@ from app.db.tables import batches, curricula, curriculum_versions, measurements,
 from app.db.transaction import reads, rows_as_dicts, writes
 from app.errors import NotFound
 from app.flow.curricula.rule import Rule
+from app.flow.students.lines import newest_fork
 from paced.wire import CurriculumUpdate
 
 
@@ -87,6 +88,7 @@ def _query() -> Select[Any]:
             m.profile_id,
             m.n_rollouts,
             m.holdout_share,
+            newest_fork(m.student),
             problem_sets.c.n_problems,
             problem_sets.c.state_version,
             v.rule,

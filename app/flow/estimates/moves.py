@@ -20,14 +20,17 @@ NOT_PASSED = {  # column suffix -> verdict
 }
 
 
-def moved_row(row: dict[str, Any], group: Group, now: dt.datetime) -> dict[str, Any]:
-    """A full estimate row after a group; a failed group leaves the problem due, until it is put in quarantine."""
+def moved_row(row: dict[str, Any], group: Group, now: dt.datetime, *, is_on_line: bool = True) -> dict[str, Any]:
+    """A full estimate row after a group; a failed group leaves the problem due, until it is put in quarantine.
+
+    A group that is not on the student's line of checkpoints moves the totals only.
+    """
     streak = row["failure_streak"] + 1 if group.is_failure else 0
     backoff_s = min(QUARANTINE_BASE_S * 2.0 ** min(streak - QUARANTINE_AFTER, 16), QUARANTINE_MAX_S)
     is_quarantined = streak >= QUARANTINE_AFTER
     return {
         **row,
-        **observed(row, group.n_passed, group.n_counted),
+        **(observed(row, group.n_passed, group.n_counted) if is_on_line else {}),
         "n_groups": row["n_groups"] + 1,
         "n_passed": row["n_passed"] + group.n_passed,
         "n_counted": row["n_counted"] + group.n_counted,

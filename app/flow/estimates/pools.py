@@ -31,6 +31,7 @@ class Pool:
     skills: list[str]
     watermark: int
     state_version: int
+    fork_index: int = 0
     n_moves: int = 0
     subsets: dict[Any, IntArray] = field(default_factory=dict)
     ready_keys: IntArray = field(init=False)  # hold-out keys, below any threshold where a problem is not ready
@@ -59,6 +60,7 @@ class Pool:
             skills=rows.skills,
             watermark=rows.watermark,
             state_version=rows.state_version,
+            fork_index=rows.fork_index,
         )
         pool._follow(rows.abilities)
         return pool
@@ -66,6 +68,10 @@ class Pool:
     def __len__(self) -> int:
         """Number of problems."""
         return len(self.problem_ids)
+
+    def is_behind(self, state_version: int, fork_index: int) -> bool:
+        """Whether something changed since that observations do not bring."""
+        return self.state_version < state_version or self.fork_index < fork_index
 
     def is_trained(self, holdout_share: float) -> BoolArray:
         """Problems that training may see: ready, and not held out."""
@@ -123,14 +129,14 @@ class Pools:
         self._loaded_under: dict[int, str] = {}
         self._moving = threading.Lock()  # a pool is put in place on the event loop
 
-    async def get(self, measurement_id: int, n_problems: int, state_version: int) -> Pool:
+    async def get(self, measurement_id: int, n_problems: int, state_version: int, fork_index: int) -> Pool:
         """The pool of a measurement whose set holds `n_problems`.
 
-        It is loaded on first use, and again after the set grew or the state of a problem changed.
+        It is loaded on first use, and again after the set grew, the state of a problem changed, or the student forked.
         """
         async with self._locks.setdefault(measurement_id, asyncio.Lock()):
             pool = self._pools.get(measurement_id)
-            if pool is None or len(pool) < n_problems or pool.state_version < state_version:
+            if pool is None or len(pool) < n_problems or pool.is_behind(state_version, fork_index):
                 await self._store.grow(measurement_id)
                 pool = await self._loaded(measurement_id)
             return pool

@@ -23,6 +23,7 @@ from app.flow.estimates.policies import PolicyScore, Wave, WaveLog, columns_at, 
 from app.flow.estimates.rebuild import Replay, rows_of
 from app.flow.rollouts.groups import Group
 from app.flow.rollouts.measurements import measurement_row
+from app.flow.students.lines import line_of
 from app.ids import numbered
 
 Forecast = Callable[[Columns, FloatArray, FloatArray], tuple[FloatArray, FloatArray]]
@@ -97,12 +98,14 @@ class ReplayStore:
     @reads
     def _replayed(self, conn: Connection, measurement_id: int) -> "tuple[int, dict[str, list[_Forecasts]], list[Wave]]":
         measurement_row(conn, measurement_id)
-        log = Replay(conn, measurement_id, rows_as_dicts(conn.execute(rows_of(measurement_id))))
+        stored = rows_as_dicts(conn.execute(rows_of(measurement_id)))
+        log = Replay(conn, measurement_id, stored, line_of(conn, measurement_id))
         found: dict[str, list[_Forecasts]] = defaultdict(list)
         waves = WaveLog()
         n_reports = 0
-        for groups in log.reports():
+        for report in log.reports():
             n_reports += 1
+            groups = [group for group in report if log.line.holds(group.checkpoint_index)]
             waves.add(log, groups)
             for name, forecast in _forecasts(log, groups).items():
                 found[name].append(forecast)

@@ -36,9 +36,9 @@ class EstimateService:
         after_commit(conn, lambda: self._pools.committed(change))
         return ids
 
-    async def pool(self, measurement_id: int, n_problems: int, state_version: int) -> Pool:
-        """The arrays to draw from, at least as new as a set's size and state version."""
-        return await self._pools.get(measurement_id, n_problems, state_version)
+    async def pool(self, measurement_id: int, n_problems: int, state_version: int, fork_index: int) -> Pool:
+        """The arrays to draw from, at least as new as the set's size and these versions."""
+        return await self._pools.get(measurement_id, n_problems, state_version, fork_index)
 
     def is_current(self, measurement_id: int, pool: Pool) -> bool:
         """Whether a pool is the one that observations move."""
@@ -87,7 +87,8 @@ class EstimateService:
     async def frontier(self, measurement_id: int) -> Frontier:
         """Histogram of the newest pass rates of the training problems."""
         measurement = await self._store.measurement(measurement_id)
-        pool = await self._pools.get(measurement_id, measurement["n_problems"], measurement["state_version"])
+        versions = measurement["state_version"], measurement["fork_index"]
+        pool = await self._pools.get(measurement_id, measurement["n_problems"], *versions)
         is_trained = pool.is_trained(measurement["holdout_share"])
         p = PlugIn(is_first=False).pass_rate(pool.columns)[is_trained]
         known = p[~np.isnan(p)]
@@ -110,8 +111,8 @@ def _described(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
         {
             **row,
-            "pass_rate": float(rates[i]) if row["n_counted"] else None,
-            "interval": (float(low[i]), float(high[i])) if row["n_counted"] else None,
+            "pass_rate": float(rates[i]) if row["first_counted"] else None,
+            "interval": (float(low[i]), float(high[i])) if row["first_counted"] else None,
             "checkpoint_index": None if row["checkpoint_index"] < 0 else row["checkpoint_index"],
             "verdicts": verdict_counts(row),
         }

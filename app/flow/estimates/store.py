@@ -7,18 +7,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, select, text, update
+from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, literal, select, text, update
 
 from app.db.engine import Database
 from app.db.tables import abilities, estimates, observations, problems
 from app.db.transaction import reads, rows_as_dicts, rows_in, writes
 from app.errors import Invalid, NotFound
 from app.flow.estimates import bulk
+from app.flow.estimates.branches import reported
 from app.flow.estimates.columns import BoolArray, Columns, FloatArray, IntArray
-from app.flow.estimates.moves import MOVED, NOT_PASSED, moved_row
-from app.flow.estimates.skills import locked_abilities, store_abilities, with_beliefs
+from app.flow.estimates.moves import MOVED, NOT_PASSED
+from app.flow.estimates.skills import locked_abilities, store_abilities
+from app.flow.estimates.turns import wait_to_report
 from app.flow.rollouts.groups import Group
 from app.flow.rollouts.measurements import is_held_out, measurement_row, sync_rows
+from app.flow.students.lines import line_of, newest_fork
 from app.ids import numbered
 from paced.wire import Observation, Verdict
 
@@ -47,6 +50,7 @@ class LoadedRows:
     abilities: list[dict[str, Any]]
     watermark: int
     state_version: int
+    fork_index: int
     snapshot: str  # of PostgreSQL, taken before the rows were read; elsewhere empty
 
 
@@ -64,6 +68,7 @@ class EstimateStore:
         Rows are locked in the order of their ids and before observations get theirs, so that concurrent reports
         cannot deadlock, and the log's order is the order in which estimates moved.
         """
+        wait_to_report(conn, measurement_id)
         ordered = sorted(groups, key=lambda group: group.problem_id)
         rows = _locked_rows(conn, measurement_id, [group.problem_id for group in ordered])
         skills = {rows[group.problem_id]["skill"] for group in ordered if group.n_counted}
@@ -71,8 +76,7 @@ class EstimateStore:
         added = insert(observations).returning(observations.c.observation_id, sort_by_parameter_order=True)
         values = [_observation_row(measurement_id, group, now) for group in ordered]
         ids = [row.observation_id for row in conn.execute(added, values)]
-        counted = [moved_row(rows[group.problem_id], group, now) for group in ordered]
-        moved = with_beliefs(rows, ordered, counted, found)
+        moved = reported(rows, ordered, found, line_of(conn, measurement_id), now)
         conn.execute(UPDATE_ROWS, [parameters(row) for row in moved])
         store_abilities(conn, found)
         by_problem = {group.problem_id: observation_id for group, observation_id in zip(ordered, ids, strict=True)}
@@ -102,6 +106,7 @@ class EstimateStore:
             abilities=known,
             watermark=watermark,
             state_version=measurement["state_version"],
+            fork_index=measurement["fork_index"],
             snapshot=snapshot,
         )
 
@@ -111,7 +116,7 @@ class EstimateStore:
         snapshot = "" if is_sqlite else str(conn.execute(text("SELECT pg_current_snapshot()::text")).scalar_one())
         watermark = _watermark(conn, measurement_id)
         abilities_of = select(abilities).where(abilities.c.measurement_id == measurement_id)
-        return snapshot, watermark, measurement_row(conn, measurement_id), rows_as_dicts(conn.execute(abilities_of))
+        return snapshot, watermark, _measurement(conn, measurement_id), rows_as_dicts(conn.execute(abilities_of))
 
     @reads
     def _rows(self, conn: Connection, measurement_id: int) -> tuple[bulk.Arrays, list[str]]:
@@ -135,8 +140,8 @@ class EstimateStore:
 
     @reads
     def measurement(self, conn: Connection, measurement_id: int) -> dict[str, Any]:
-        """The measurement's row."""
-        return measurement_row(conn, measurement_id)
+        """The measurement's row, with `fork_index`."""
+        return _measurement(conn, measurement_id)
 
     @reads
     def page(
@@ -207,6 +212,11 @@ def _locked_rows(conn: Connection, measurement_id: int, ids: list[int]) -> dict[
             code="unknown_problem",
         )
     return rows
+
+
+def _measurement(conn: Connection, measurement_id: int) -> dict[str, Any]:
+    row = measurement_row(conn, measurement_id)
+    return {**row, "fork_index": conn.execute(select(newest_fork(literal(row["student"])))).scalar_one()}
 
 
 def _watermark(conn: Connection, measurement_id: int) -> int:

@@ -41,7 +41,10 @@ async def get(request: Request, name: str, _query: Annotated[NoQuery, Query()]) 
 async def register(
     request: Request, name: str, body: CheckpointCreate, _query: Annotated[NoQuery, Query()], key: KeyHeader = None
 ) -> Checkpoint:
-    """Register new weights; rollout workers load them next."""
+    """Register new weights; rollout workers load them next.
+
+    A parent that is not the newest checkpoint takes every estimate of the student back to that parent.
+    """
     return await _students(request).register(name, body, idempotency(key, body, name))
 
 

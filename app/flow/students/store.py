@@ -9,6 +9,7 @@ from app.db.engine import Database
 from app.db.tables import checkpoints, profiles, students
 from app.db.transaction import reads, rows_as_dicts, writes
 from app.errors import Invalid, NotFound
+from app.flow.students.lines import Forking
 from app.http.idempotency import Idempotency
 from paced.wire import Checkpoint, CheckpointCreate, Profile, Student
 
@@ -16,8 +17,9 @@ from paced.wire import Checkpoint, CheckpointCreate, Profile, Student
 class StudentStore:
     """Every statement on students, checkpoints and profiles."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, forking: Forking) -> None:
         self.db = db
+        self._forking = forking
 
     @writes
     def create(self, conn: Connection, wanted: Student) -> Student:
@@ -46,7 +48,10 @@ class StudentStore:
     def add_checkpoint(
         self, conn: Connection, name: str, body: CheckpointCreate, identity: Idempotency, now: dt.datetime
     ) -> Checkpoint:
-        """Give new weights the next index; the same Idempotency-Key returns the same checkpoint."""
+        """Give new weights the next index; the same Idempotency-Key returns the same checkpoint.
+
+        A parent that is not the newest checkpoint is a fork, which takes estimates back to it.
+        """
         locked = conn.execute(select(students.c.name).where(students.c.name == name).with_for_update())
         if locked.first() is None:
             _present(name, None)
@@ -56,12 +61,12 @@ class StudentStore:
         c = checkpoints.c
         newest = (conn.execute(select(func.max(c.index)).where(c.student == name))).scalar()
         index = 0 if newest is None else newest + 1
-        if body.parent_index is not None and body.parent_index >= index:
-            raise Invalid(
-                f"student {name!r} has no checkpoint {body.parent_index} to descend from", code="no_such_parent"
-            )
+        parent = index - 1 if body.parent_index is None else body.parent_index
+        if parent >= index:
+            raise Invalid(f"student {name!r} has no checkpoint {parent} to descend from", code="no_such_parent")
         made = Checkpoint(student=name, index=index, **body.model_dump(), created_at=now)
-        extra = {"idempotency_key": identity.key, "request_hash": identity.request_hash}
+        forked_after = None if parent == index - 1 else self._forking.fork(conn, name, index, parent)
+        extra = {"idempotency_key": identity.key, "request_hash": identity.request_hash, "forked_after": forked_after}
         conn.execute(insert(checkpoints).values(**made.model_dump(), **extra))
         return made
 

@@ -13,7 +13,7 @@ from tests.service import Service
 
 BREAK = {
     "every estimate is the sum of its observations": "UPDATE estimates SET n_failed = n_failed + 1 WHERE ordinal = 3",
-    "the newest group of an estimate is its newest counted observation": (
+    "the newest group of an estimate is its newest counted observation on the line of the newest checkpoint": (
         "UPDATE estimates SET last_counted = 9 WHERE ordinal = 3"
     ),
     "every reported group has its rollouts, by verdict": "DELETE FROM rollouts WHERE position = 7",

@@ -1,8 +1,9 @@
 """Drawing, reading, acknowledging and explaining batches."""
 
 import datetime as dt
+import itertools
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -70,16 +71,17 @@ class BatchService:
     async def draw(self, curriculum_id: str, request: BatchRequest, identity: Idempotency) -> dict[str, Any]:
         """Draw a batch; it is stored before this returns, and the same key returns it again."""
         now = self._clock()
-        while True:
+        for attempt in itertools.count():
             plan = self._plans.get(curriculum_id)
             if plan is None or not self._estimates.is_current(plan.curriculum["measurement_id"], plan.pool):
                 plan = await self._planned(curriculum_id)
             try:
-                row = await self._draw(plan, request, identity, now)
+                # planned anew for this request, a set that an import keeps growing must not hold it up for ever
+                row = await self._draw(plan, replace(plan.seen, may_grow=attempt > 0), request, identity, now)
+                break
             except Stale:
                 self._plans.pop(curriculum_id, None)
-            else:
-                return await self._public(row, now, with_problems=request.include == "problems")
+        return await self._public(row, now, with_problems=request.include == "problems")
 
     async def _planned(self, curriculum_id: str) -> _Plan:
         curriculum = await self._curricula.get(curriculum_id)
@@ -99,7 +101,7 @@ class BatchService:
         return plan
 
     async def _draw(
-        self, plan: _Plan, request: BatchRequest, identity: Idempotency, now: dt.datetime
+        self, plan: _Plan, seen: Seen, request: BatchRequest, identity: Idempotency, now: dt.datetime
     ) -> dict[str, Any]:
         curriculum, pool, rule = plan.curriculum, plan.pool, plan.rule
         share, seed = curriculum["holdout_share"], curriculum["seed"]
@@ -112,7 +114,7 @@ class BatchService:
             return draw(law, plan.subsets, request.size, seed, seq, plan.memory)
 
         values = new_batch(curriculum, request.run_id, request.size, rule.batch_ttl_s, now)
-        row = await self._store.draw(values, identity, plan.seen, rule, compose)
+        row = await self._store.draw(values, identity, seen, rule, compose)
         log.info("drawn", batch_id=row["batch_id"], curriculum_id=row["curriculum_id"], size=row["size"])
         return row
 

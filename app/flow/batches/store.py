@@ -2,7 +2,7 @@
 
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -33,18 +33,24 @@ class Stale(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a draw was planned from."""
+    """What a draw was planned from; `may_grow` accepts a set that has grown since, whose rest the next plan has."""
 
     version: int
     holdout_share: float
     n_problems: int
     state_version: int
     fork_index: int
+    may_grow: bool = False
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Self:
         """From a curriculum's row."""
-        return cls(*(row[name] for name in cls.__slots__))
+        return cls(*(row[name] for name in cls.__slots__ if name != "may_grow"))
+
+    def holds(self, row: Mapping[str, Any]) -> bool:
+        """Whether the plan still does."""
+        now = replace(type(self).of(row), may_grow=self.may_grow)
+        return now == self or (self.may_grow and replace(now, n_problems=self.n_problems) == self)
 
 
 class BatchStore:
@@ -75,7 +81,7 @@ class BatchStore:
             known = _row(conn, head["known_id"])
             identity.check(known["request_hash"])
             return known
-        if Seen.of(head) != seen:
+        if not seen.holds(head):
             raise Stale
         if run_id is not None:
             _check_run(run_id, head["run_curriculum_id"], curriculum_id)

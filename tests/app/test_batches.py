@@ -237,7 +237,7 @@ def steps(client: Client, curriculum: wire.Curriculum, n: int) -> list[tuple[obj
 def start(client: Client, folder: Path) -> tuple[wire.Curriculum, wire.Batch]:
     """A measured curriculum with one batch that is never acknowledged."""
     curriculum = build(client, folder, 40, seed=7)
-    measure(client)
+    measure(client, size=64)  # in one report: beliefs that share a skill depend on what came together
     return curriculum, client.draw_batch(curriculum.curriculum_id, 4, key="waiting")
 
 

@@ -44,7 +44,7 @@ class Killing:
 def make_curriculum(client: Client, folder: Path, **fields: Any) -> wire.Curriculum:
     """40 measured problems, four steps of forward KL, four of reverse KL."""
     curriculum = build(client, folder, **{"schedule": SCHEDULE, "mode": "reweight", **fields})
-    measure(client)
+    measure(client, size=64)  # in one report, so that two worlds know the same
     return curriculum
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from app.flow.estimates.columns import FloatArray, IntArray
 
 MAX_PROPOSALS = 100  # for each problem asked for; beyond, the full pass is faster
-MIN_PROPOSALS = 128
+MIN_PROPOSALS = 256
 Accept = Callable[[IntArray, FloatArray], IntArray]
 
 
@@ -40,7 +40,7 @@ def rejection(n: int, size: int, accept: Accept, rng: np.random.Generator) -> In
     what was taken so far, so that the same state and generator give the same batch.
     """
     found = np.empty(0, np.int64)
-    n_proposed, chunk = 0, 2 * size + MIN_PROPOSALS
+    n_proposed, chunk = 0, 5 * size // 2 + MIN_PROPOSALS
     while n_proposed < MAX_PROPOSALS * (size + MIN_PROPOSALS):
         taken = accept(rng.integers(0, n, chunk), rng.random(chunk))
         n_proposed += chunk

@@ -20,7 +20,7 @@ import numpy as np
 
 from app.flow.batches.samplers import exponential_keys
 from app.flow.estimates.columns import AUDITS, NAMES, BoolArray, Columns, FloatArray, IntArray, audited, observed
-from app.flow.estimates.estimators import Beta, Estimator, Gaussian, PlugIn
+from app.flow.estimates.estimators import Beta, Estimator, Gaussian, PlugIn, is_inside
 from app.flow.estimates.filters import Abilities, Beliefs, LoneBeliefs, observe, observe_alone
 from paced.wire import Kernel
 
@@ -30,7 +30,6 @@ AUDIT_SHARE = 0.25
 WINDOW = 10  # steps within which a problem should be drawn
 BEST_SHARE = 0.2
 WARM_UP = 0.4
-BAND = (0.2, 0.8)
 KERNEL = Kernel()
 BUDGETS = (1.0, 1 / 2, 1 / 3, 1 / 4, 1 / 6)
 
@@ -69,8 +68,7 @@ def power(gamma: float) -> Callable[[Estimator, Columns], FloatArray]:
 
 def band(estimator: Estimator, columns: Columns) -> FloatArray:
     """Draw uniformly from the problems whose estimate lies in the band (the hard filter)."""
-    p = np.nan_to_num(estimator.pass_rate(columns), nan=-1.0)
-    return ((p > BAND[0]) & (p < BAND[1])).astype(np.float64)
+    return is_inside(estimator.pass_rate(columns)).astype(np.float64)
 
 
 ARMS = {

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from app.flow.batches.law import N_CENSUS, Law, Tally, Terms, is_inside
+from app.flow.batches.law import N_CENSUS, Law, Tally, Terms
 from app.flow.batches.samplers import exponential_keys, generator, rejection, top
 from app.flow.curricula.weighting import Totals, loss_weights, power, retest_bonus
 from app.flow.estimates.columns import FloatArray, IntArray
-from app.flow.estimates.estimators import is_settled
+from app.flow.estimates.estimators import is_inside, is_settled
 from paced.wire import Selection, Shortfall
 
 LARGE = 20_000  # candidates up to which a draw looks at all of them
@@ -169,8 +169,9 @@ def _full_pass(
 
 def _thompson(law: Law, rows: IntArray, size: int, rng: np.random.Generator) -> _Pick:
     rows = rows[law.is_open(rows)]
-    best = law.terms(rows[top(law.sampled_weight(rows, rng), size)])
-    n_inside = int(is_inside(law.terms(rows).pass_rate).sum())
+    terms = law.terms(rows)
+    best = terms.take(top(law.sampled_weight(rows, rng), size))
+    n_inside = int(is_inside(terms.pass_rate).sum())
     return _Pick(best, np.full(len(best.rows), np.nan), np.ones(len(best.rows)), len(rows), n_inside)
 
 

@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 
 from app.flow.batches.body import as_sent, unpacked
-from app.flow.batches.law import is_inside
 from app.flow.curricula.rule import Rule
 from app.flow.curricula.weighting import peak, power
-from app.flow.estimates.estimators import make_estimator
+from app.flow.estimates.estimators import is_inside, make_estimator
 
 
 def terms(row: dict[str, Any], rule: Rule) -> Iterator[dict[str, Any]]:

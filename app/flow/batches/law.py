@@ -10,11 +10,10 @@ from app.flow.curricula.admission import is_wanted
 from app.flow.curricula.rule import Rule
 from app.flow.curricula.weighting import Totals, peak, power
 from app.flow.estimates.columns import BoolArray, Columns, FloatArray, IntArray
-from app.flow.estimates.estimators import Estimator, is_settled, make_estimator
+from app.flow.estimates.estimators import Estimator, is_inside, is_settled, make_estimator
 from app.flow.estimates.pools import Pool
 from app.flow.rollouts.groups import holdout_threshold
 
-HARD_FILTER = (0.2, 0.8)
 N_CENSUS = 65_536
 
 
@@ -142,8 +141,3 @@ class Tally:
         """Totals over all candidates, and how many of them the hard filter would draw from."""
         w, powered, n, n_settled, n_inside = (self._sums * (n_candidates / self.n_seen)).tolist()
         return Totals(w, powered, n, n_settled), round(n_inside)
-
-
-def is_inside(pass_rate: FloatArray) -> BoolArray:
-    """Inside the hard filter that others use."""
-    return np.asarray((pass_rate > HARD_FILTER[0]) & (pass_rate < HARD_FILTER[1]))

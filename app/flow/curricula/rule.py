@@ -3,6 +3,7 @@
 from pydantic import BaseModel, ConfigDict
 
 from app.errors import Conflict, Invalid
+from app.flow.estimates.estimators import HARD_FILTER
 from paced.wire import (
     CurriculumUpdate,
     DiscountedBeta,
@@ -77,7 +78,7 @@ PRESETS: dict[Preset, Rule] = {
         kernel=Kernel(alpha=0.0, beta=0.0),
         gamma=1.0,
         mode=Mode.SAMPLE,
-        filters=Filters(band=(0.2, 0.8)),
+        filters=Filters(band=HARD_FILTER),
     ),
     Preset.UNIFORM: Rule(estimator=DiscountedBeta(), kernel=Kernel(alpha=0.0, beta=0.0), gamma=1.0, mode=Mode.SAMPLE),
 }

@@ -26,9 +26,9 @@ class Totals:
     n_settled: float
 
     @classmethod
-    def of(cls, w: FloatArray, power: FloatArray, is_settled: BoolArray, scale: float = 1.0) -> "Totals":
-        """Sums over open problems, times `scale`."""
-        return cls(scale * float(w.sum()), scale * float(power.sum()), scale * len(w), scale * float(is_settled.sum()))
+    def of(cls, w: FloatArray, power: FloatArray, is_settled: BoolArray) -> "Totals":
+        """Sums over open problems."""
+        return cls(float(w.sum()), float(power.sum()), len(w), float(is_settled.sum()))
 
 
 def peak(kernel: Kernel) -> float:

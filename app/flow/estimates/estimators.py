@@ -14,6 +14,7 @@ from app.flow.estimates.filters import Beliefs, LoneBeliefs, quantile, weigh, we
 from paced.wire import DiscountedBeta, DriftFilter, EstimatorConfig, Kernel, LogitFilter, PlugInFirst, PlugInNewest
 
 MASS = 0.9  # of the central interval shown with each estimate
+HARD_FILTER = (0.2, 0.8)  # the band that trainers without weights draw from, its ends left out
 FRONTIER = (0.1, 0.9)  # pass rates at which a student sometimes succeeds and sometimes fails
 Z = float(ndtri(1 - (1 - MASS) / 2))
 
@@ -69,6 +70,11 @@ def weight(p: FloatArray, kernel: Kernel) -> FloatArray:
 def is_settled(pass_rate: FloatArray) -> BoolArray:
     """True where the student always or never solves a problem, as far as is known."""
     return np.asarray((pass_rate <= FRONTIER[0]) | (pass_rate >= FRONTIER[1]))
+
+
+def is_inside(pass_rate: FloatArray) -> BoolArray:
+    """Inside the hard filter; False where nothing is known."""
+    return np.asarray((pass_rate > HARD_FILTER[0]) & (pass_rate < HARD_FILTER[1]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,16 +5,16 @@ snapshot that it was made under, and asks for the observations of transactions t
 """
 
 import asyncio
-from typing import Any
 
 import structlog
 from sqlalchemy import Connection, select, text
 
 from app.db.engine import Database
-from app.db.tables import abilities, estimates
-from app.db.transaction import reads, rows_as_dicts, rows_in
+from app.db.tables import estimates
+from app.db.transaction import reads, rows_in
 from app.errors import AppError
 from app.flow.estimates.pools import Pools
+from app.flow.estimates.skills import abilities_of
 from app.flow.estimates.store import Change
 
 POLL_S = 0.2
@@ -33,14 +33,11 @@ class ChangeStore:
         row = conn.execute(_SINCE, {"m": measurement_id, "old": snapshot}).one()
         if not row.problem_ids:
             return str(row.now), None
-        e, a = estimates.c, abilities.c
+        e = estimates.c
         moved = rows_in(
             conn, select(estimates).where(e.measurement_id == measurement_id), e.problem_id, row.problem_ids
         )
-        known: list[dict[str, Any]] = rows_as_dicts(
-            conn.execute(select(abilities).where(a.measurement_id == measurement_id))
-        )
-        return str(row.now), Change(measurement_id, moved, known, row.newest)
+        return str(row.now), Change(measurement_id, moved, abilities_of(conn, measurement_id), row.newest)
 
 
 class Follower:

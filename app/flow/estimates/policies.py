@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.flow.estimates.columns import AUDITS, UNFITTED, BoolArray, Columns, FloatArray, IntArray
-from app.flow.estimates.estimators import Estimator, make_estimator
+from app.flow.estimates.estimators import Estimator, is_inside, make_estimator
 from app.flow.estimates.rebuild import Replay
 from app.flow.rollouts.groups import Group
 from paced.wire import DiscountedBeta, DriftFilter, Kernel, LogitFilter, PlugInFirst, PlugInNewest
@@ -19,7 +19,6 @@ from paced.wire import DiscountedBeta, DriftFilter, Kernel, LogitFilter, PlugInF
 Law = Callable[[FloatArray, FloatArray], FloatArray]
 
 KERNEL = Kernel()
-BAND = (0.2, 0.8)
 N_BEST, N_DRAWN = 5, 10  # the best fifth is looked for by drawing a tenth
 MIN_PROBLEMS = 10  # of a wave
 N_SIMULATED, SEED = 200, 0
@@ -36,7 +35,7 @@ def _powered(gamma: float) -> Law:
 
 
 def _inside(p: FloatArray, _w: FloatArray) -> FloatArray:
-    return ((p > BAND[0]) & (p < BAND[1])).astype(np.float64)
+    return is_inside(p).astype(np.float64)
 
 
 LAWS: dict[str, Law] = {

@@ -14,7 +14,7 @@ from app.db.tables import abilities, estimates, measurements, observations
 from app.db.transaction import reads, rows_as_dicts, writes
 from app.flow.estimates.branches import forked_ability, forked_row, reported
 from app.flow.estimates.moves import MOVED, NOT_PASSED, fresh_row
-from app.flow.estimates.skills import AbilityRows, fresh_ability, store_abilities
+from app.flow.estimates.skills import AbilityRows, abilities_of, fresh_ability, store_abilities
 from app.flow.estimates.store import UPDATE_ROWS, parameters
 from app.flow.estimates.turns import wait_to_rebuild
 from app.flow.rollouts.groups import Group
@@ -128,9 +128,8 @@ class Replay:
 
 
 def _compared(conn: Connection, measurement_id: int, query: Select[Any], line: Line) -> tuple[Rebuilt, Replay]:
-    a = abilities.c
     stored = {row["problem_id"]: row for row in rows_as_dicts(conn.execute(query))}
-    known = rows_as_dicts(conn.execute(select(abilities).where(a.measurement_id == measurement_id)))
+    known = abilities_of(conn, measurement_id)
     made = Replay(conn, measurement_id, stored.values(), line)
     n_observations = 0
     for groups in made.reports():

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.db.tables import abilities
-from app.db.transaction import rows_in
+from app.db.transaction import rows_as_dicts, rows_in
 from app.flow.estimates.columns import AUDITS, Columns, audited
 from app.flow.estimates.filters import ABILITY_VARIANCE, Abilities, Beliefs, LoneBeliefs, observe, observe_alone
 from app.flow.rollouts.groups import Group
@@ -30,6 +30,11 @@ def locked_abilities(conn: Connection, measurement_id: int, skills: AbstractSet[
     rows = [fresh_ability(measurement_id, skill) for skill in missing]
     conn.execute(upsert(abilities).on_conflict_do_nothing(), rows)
     return _locked(conn, measurement_id, skills)
+
+
+def abilities_of(conn: Connection, measurement_id: int) -> list[dict[str, Any]]:
+    """Rows of all skills of a measurement."""
+    return rows_as_dicts(conn.execute(select(abilities).where(abilities.c.measurement_id == measurement_id)))
 
 
 def _locked(conn: Connection, measurement_id: int, skills: AbstractSet[str]) -> AbilityRows:

@@ -10,14 +10,14 @@ import numpy as np
 from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, literal, select, text, update
 
 from app.db.engine import Database
-from app.db.tables import abilities, estimates, observations, problems
+from app.db.tables import estimates, observations, problems
 from app.db.transaction import reads, rows_as_dicts, rows_in, writes
 from app.errors import Invalid, NotFound
 from app.flow.estimates import bulk
 from app.flow.estimates.branches import reported
 from app.flow.estimates.columns import BoolArray, Columns, FloatArray, IntArray
 from app.flow.estimates.moves import MOVED, NOT_PASSED
-from app.flow.estimates.skills import locked_abilities, store_abilities
+from app.flow.estimates.skills import abilities_of, locked_abilities, store_abilities
 from app.flow.estimates.turns import wait_to_report
 from app.flow.rollouts.groups import Group
 from app.flow.rollouts.measurements import is_held_out, measurement_row, sync_rows
@@ -115,8 +115,7 @@ class EstimateStore:
         is_sqlite = conn.dialect.name == "sqlite"
         snapshot = "" if is_sqlite else str(conn.execute(text("SELECT pg_current_snapshot()::text")).scalar_one())
         watermark = _watermark(conn, measurement_id)
-        abilities_of = select(abilities).where(abilities.c.measurement_id == measurement_id)
-        return snapshot, watermark, _measurement(conn, measurement_id), rows_as_dicts(conn.execute(abilities_of))
+        return snapshot, watermark, _measurement(conn, measurement_id), abilities_of(conn, measurement_id)
 
     @reads
     def _rows(self, conn: Connection, measurement_id: int) -> tuple[bulk.Arrays, list[str]]:

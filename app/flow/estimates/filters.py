@@ -43,7 +43,9 @@ def _trapezoid(step: float, reach: float) -> Rule:
 
 _FINE = _trapezoid(0.375, 7.5)
 _COARSE = _trapezoid(0.6, 7.2)
-_QUICK_FINE, _QUICK_COARSE = ((z.astype(np.float32), w.astype(np.float32)) for z, w in (_COARSE, _trapezoid(0.9, 7.2)))
+_QUICK_FINE, _QUICK_COARSE = (
+    (z.astype(np.float32), w.astype(np.float32)) for z, w in (_trapezoid(0.5, 7.2), _trapezoid(0.75, 7.2))
+)
 
 
 @dataclass(slots=True)

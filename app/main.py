@@ -20,6 +20,7 @@ from app.db.engine import Database
 from app.db.migrate import ensure_current
 from app.flow import STAGES
 from app.flow.batches.api import router as batches_router
+from app.flow.batches.draws import DrawStore
 from app.flow.batches.service import BatchService
 from app.flow.batches.store import BatchStore
 from app.flow.curricula.api import router as curricula_router
@@ -138,7 +139,7 @@ def wire_up(app: FastAPI, db: Database, settings: Settings, clock: Clock) -> Non
     state.review = ReviewService(RegradingStore(db, state.estimates), DisputeStore(db), clock)
     state.curricula = CurriculumService(curriculum_store, state.rollouts, state.estimates, clock)
     batches = BatchStore(db, state.estimates)
-    state.batches = BatchService(batches, curriculum_store, state.estimates, student_store, clock)
+    state.batches = BatchService(batches, DrawStore(db), curriculum_store, state.estimates, student_store, clock)
     state.training = TrainingService(TrainingStore(db), clock)
 
 

@@ -1,8 +1,9 @@
 """Durable draws over HTTP: a service process on SQLite, a client beside it, pools of measured problems.
 
 Every batch is on disk before it is returned, and comes back with ids, pass rates, weights and probabilities.
-`one at a time` is the latency of a draw at the client, under the default preset. `streaming` keeps a few draws under
-way from threads, as a data loader that fetches ahead does, and is what Reverb's streaming sampler is compared with.
+`one at a time` is the latency of a draw at the client, under the default preset. `streaming` fetches several batches a
+request, from two threads, as a data loader that fetches ahead does: as many items are under way as with the fastest
+setting of Reverb's streaming sampler, which it is compared with.
 Acknowledging is outside the clock: it has no counterpart there. `under writes`: a rollout worker in a process of its
 own leases and reports at a steady rate meanwhile. `shares`: where the time of a draw goes, by taking parts away.
 """
@@ -29,7 +30,7 @@ import numpy as np
 from app.db.migrate import ensure_current
 from app.flow.batches.body import encoded
 from app.flow.batches.drawing import draw
-from app.flow.batches.law import Law, Recent
+from app.flow.batches.law import Law
 from app.http.idempotency import Idempotency
 from app.main import create_app
 from app.settings import Settings
@@ -41,8 +42,9 @@ BATCHES = (256, 1024)
 N_SKILLS = 40
 GROUPS_A_REPORT = 20
 OBSERVATIONS_PER_S = 1000
-N_STREAMS = 3
-WINDOW = 6  # draws between two rounds of acknowledging
+N_STREAMS = 2
+AHEAD = 8_192  # problems a request
+N_CALLS = 3  # of each stream, between two rounds of acknowledging
 PEER_N = 1_000_000
 FILLING = """
 WITH RECURSIVE i(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM i WHERE n + 1 < :size)
@@ -88,7 +90,7 @@ def _measure(folder: Path, size: int, n_draws: int, *, is_busy: bool) -> list[di
             row = {"engine": "paced", "n": size, "batch": batch, "cold_load_s": cold_s}
             rows.append(
                 {**row, **_one_at_a_time(client, curriculum, batch, n_draws)}
-                | {"items_per_s": _stream(client, curriculum, batch, n_draws)}
+                | {"items_per_s": _stream(client, curriculum, size, batch, n_draws)}
             )
         if is_busy:
             with _reports(client.url) as counted:
@@ -145,24 +147,25 @@ def _one_at_a_time(client: Client, curriculum: str, batch: int, n_draws: int) ->
     }
 
 
-def _stream(client: Client, curriculum: str, batch: int, n_draws: int) -> float:
-    """Items a second over windows of draws, a few of them under way at once."""
-    spent = 0.0
-    n_rounds = max(1, n_draws // WINDOW)
+def _stream(client: Client, curriculum: str, n: int, batch: int, n_draws: int) -> float:
+    """Items a second over rounds of requests, two of them under way at once; at most half the pool is in flight."""
+    ahead = max(1, min(AHEAD, n // 2 // N_STREAMS // N_CALLS) // batch)
+    spent, n_items = 0.0, 0
     with contextlib.ExitStack() as stack, ThreadPoolExecutor(N_STREAMS) as threads:
         clients = [stack.enter_context(Client(client.url, KEY)) for _ in range(N_STREAMS)]
-        for _ in range(n_rounds):
+
+        def fetch(mine: Client) -> list[wire.Batch]:
+            return [one for _ in range(N_CALLS) for one in mine.draw_batches(curriculum, batch, ahead, include="ids")]
+
+        while n_items < n_draws * batch:
             started = time.perf_counter()
-            jobs = [
-                threads.submit(clients[i % N_STREAMS].draw_batch, curriculum, batch, include="ids")
-                for i in range(WINDOW)
-            ]
-            drawn = [job.result() for job in jobs]
+            drawn = [one for found in threads.map(fetch, clients) for one in found]
             spent += time.perf_counter() - started
+            assert all(one.size == batch for one in drawn)
+            n_items += batch * len(drawn)
             for one in drawn:
-                assert one.size == batch
                 client.acknowledge(one.batch_id)
-    return n_rounds * WINDOW * batch / spent
+    return n_items / spent
 
 
 def _shares(folder: Path, http_s: float, batch: int) -> dict[str, Any]:
@@ -185,8 +188,8 @@ def _shares(folder: Path, http_s: float, batch: int) -> dict[str, Any]:
                 await service.acknowledge(row["batch_id"], wire.BatchAck())
                 plan = service._plans[curriculum.curriculum_id]
                 started = time.perf_counter()
-                law = Law(plan.pool, plan.rule, 0.1, Recent(_NO_ROWS, _NO_ROWS), app.state.students._clock())
-                draw(law, plan.subsets, batch, 1, i, plan.memory)
+                with Law(plan.pool, plan.rule, 0.1, app.state.students._clock()) as law:
+                    draw(law, plan.subsets, batch, 1, i, plan.memory)
                 alone.append(time.perf_counter() - started)
             total, text, pure = (1000 * statistics.median(x) for x in (whole, json_s, alone))
             return {
@@ -277,6 +280,3 @@ def _fill(database: Path, size: int) -> None:
             (size, size, now),
         )
         conn.execute(FILLING, {"size": size, "skills": N_SKILLS, "now": now})
-
-
-_NO_ROWS = np.empty(0, np.int64)

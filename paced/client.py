@@ -253,6 +253,23 @@ class Client:
         body = wire.BatchRequest(size=size, run_id=run_id, include=include)
         return self._post(f"/v1/curricula/{quote(curriculum_id)}/batches", body, wire.Batch, key)
 
+    def draw_batches(
+        self,
+        curriculum_id: str,
+        size: int,
+        count: int,
+        *,
+        run_id: str | None = None,
+        key: str | None = None,
+        include: Literal["ids", "problems"] = "problems",
+    ) -> list[wire.Batch]:
+        """Draw up to `count` batches in one request, to fetch ahead: see `draw_batch`.
+
+        Fewer come where the schedule or the problems end; the next call then raises.
+        """
+        body = wire.BatchesRequest(size=size, count=count, run_id=run_id, include=include)
+        return self._post(f"/v1/curricula/{quote(curriculum_id)}/draws", body, wire.Batches, key).items
+
     def batch(self, batch_id: str, *, include: Literal["ids", "problems"] = "problems") -> wire.Batch:
         """One batch as it was drawn."""
         return self._get(f"/v1/batches/{quote(batch_id)}", wire.Batch, include=include)

@@ -375,7 +375,7 @@ batches = Table(
     Column("loss_weights", LargeBinary, nullable=False),
     Column("posteriors", LargeBinary, nullable=False),
     Column("shortfall", JSON(none_as_null=True)),
-    Column("idempotency_key", String(200)),
+    Column("idempotency_key", String(210)),  # with the place of each, where several were drawn at once
     Column("request_hash", String(64), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("expires_at", UtcDateTime, nullable=False),

@@ -442,7 +442,7 @@ def upgrade() -> None:
         sa.Column("loss_weights", sa.LargeBinary(), nullable=False),
         sa.Column("posteriors", sa.LargeBinary(), nullable=False),
         sa.Column("shortfall", sa.JSON(none_as_null=True), nullable=True),
-        sa.Column("idempotency_key", sa.String(length=200), nullable=True),
+        sa.Column("idempotency_key", sa.String(length=210), nullable=True),
         sa.Column("request_hash", sa.String(length=64), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),

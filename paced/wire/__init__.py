@@ -8,6 +8,8 @@ from .base import NO_NUL, Id, Message, Name, Page, ProblemDetail, Prompt, Reques
 from .batches import (
     Batch,
     BatchAck,
+    Batches,
+    BatchesRequest,
     BatchExplanation,
     BatchProblem,
     BatchReceipt,
@@ -113,6 +115,8 @@ __all__ = [
     "BatchReceipt",
     "BatchRequest",
     "BatchState",
+    "Batches",
+    "BatchesRequest",
     "Checkpoint",
     "CheckpointCreate",
     "Curriculum",

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from .base import Id, Index, ProblemId, Prompt, Request, Resource, example
 from .curricula import EstimatorConfig, Kernel, Mode, Stage
@@ -28,6 +28,23 @@ class BatchRequest(Request):
     size: Annotated[int, Field(ge=1, le=65_536)]
     run_id: Id | None = None
     include: Literal["ids", "problems"] = "problems"
+
+
+MAX_DRAWN = 65_536
+
+
+class BatchesRequest(BatchRequest):
+    """Draw `count` batches, one after the other, each without the problems of those before it."""
+
+    model_config = example(size=16, count=4, run_id="run_4tYb", include="ids")
+
+    count: Annotated[int, Field(ge=1, le=256)]
+
+    @model_validator(mode="after")
+    def _check_total(self) -> Self:
+        if self.size * self.count > MAX_DRAWN:
+            raise ValueError(f"{self.count} batches of {self.size} are more than {MAX_DRAWN} problems; ask for fewer")
+        return self
 
 
 class BatchProblem(Resource):
@@ -58,6 +75,29 @@ class Shortfall(Resource):
     n_other_strata: int
 
 
+_BATCH = {
+    "batch_id": "bat_9cVm",
+    "curriculum_id": "cur_3hGw",
+    "curriculum_version": 1,
+    "run_id": "run_4tYb",
+    "step": 0,
+    "stage": "forward_kl",
+    "mode": "sample",
+    "state": "open",
+    "size": 2,
+    "seed": [0, 0],
+    "created_at": "2026-11-25T08:00:00Z",
+    "expires_at": "2026-11-25T09:00:00Z",
+    "problem_id": [41, 7],
+    "pass_rate": [0.5, 0.25],
+    "weight": [0.22, 0.17],
+    "draw_probability": [0.004, 0.003],
+    "loss_weight": [0.9, 1.2],
+    "shortfall": None,
+    "problems": None,
+}
+
+
 class Batch(Resource):
     """One durable draw; the arrays are aligned, in draw order.
 
@@ -65,27 +105,7 @@ class Batch(Resource):
     `loss_weight` the factor of the problem's loss. `step` counts the run's batches from 0.
     """
 
-    model_config = example(
-        batch_id="bat_9cVm",
-        curriculum_id="cur_3hGw",
-        curriculum_version=1,
-        run_id="run_4tYb",
-        step=0,
-        stage="forward_kl",
-        mode="sample",
-        state="open",
-        size=2,
-        seed=[0, 0],
-        created_at="2026-11-25T08:00:00Z",
-        expires_at="2026-11-25T09:00:00Z",
-        problem_id=[41, 7],
-        pass_rate=[0.5, 0.25],
-        weight=[0.22, 0.17],
-        draw_probability=[0.004, 0.003],
-        loss_weight=[0.9, 1.2],
-        shortfall=None,
-        problems=None,
-    )
+    model_config = example(**_BATCH)
 
     batch_id: str
     curriculum_id: str
@@ -112,6 +132,14 @@ class Batch(Resource):
         if self.problems is None:
             raise ValueError(f"batch {self.batch_id} carries ids only; ask with include='problems'")
         return zip(self.problems, self.loss_weight, strict=True)
+
+
+class Batches(Resource):
+    """Batches in the order of their draws; fewer than asked for where the schedule or the problems ended."""
+
+    model_config = example(items=[_BATCH])
+
+    items: list[Batch]
 
 
 class Outcome(Request):

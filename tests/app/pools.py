@@ -56,5 +56,6 @@ def draw_from(
     memory: Memory | None = None,
 ) -> Draw:
     """One draw, as the service makes it."""
-    law = Law(pool, rule, share, Recent(np.array(in_flight, np.int64), np.array(cooling, np.int64)), NOW)
-    return draw(law, subsets or {REST: None}, size, seed, seq, memory or Memory())
+    with Law(pool, rule, share, NOW) as law:
+        law.follow(Recent([np.array(in_flight, np.int64)], [np.array(cooling, np.int64)]))
+        return draw(law, subsets or {REST: None}, size, seed, seq, memory or Memory())

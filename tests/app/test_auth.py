@@ -27,6 +27,7 @@ SCOPES = {
         "create_curriculum",
         "update_curriculum",
         "draw_batch",
+        "draw_batches",
         "acknowledge_batch",
         "create_run",
         "update_run",

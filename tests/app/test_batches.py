@@ -1,12 +1,15 @@
 """Batches: durable, repeatable, never in two hands, and explained."""
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
+from pydantic import ValidationError
 
 from paced import Client, wire
-from paced.errors import BatchExpired, NothingEligible
+from paced.errors import ApiError, BatchExpired, NothingEligible, ScheduleComplete
 from tests.app.conftest import MakeWorld
 from tests.app.world import World, build, measure
 from tests.service import ADMIN_KEY, TestClock, serve
@@ -274,3 +277,64 @@ def test_more_values_than_a_statement_takes_go_in_chunks(
     texts = [wire.TeacherReference(problem_id=i, text="t", n_tokens=1, finish_reason="stop") for i in batch.problem_id]
     world.client.store_references(wire.TeacherReferences(teacher="chunks", references=texts))
     assert sorted(world.client.references("chunks", batch.problem_id)) == sorted(batch.problem_id)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"filters": {"cooldown_batches": 2}},
+        {"strata": [{"tag": "sum", "share": 0.5}], "retest_share": 0.1},
+    ],
+    ids=["default", "cooldown", "strata"],
+)
+def test_several_drawn_at_once_are_what_single_draws_would_be(make_world: MakeWorld, fields: dict[str, Any]) -> None:
+    one, other = make_world(64), make_world(64)
+    for world in (one, other):
+        first = world.problem_ids()[0]
+        world.measure(lambda i, first=first: (i - first) % 9, size=64)  # in one report each, and so alike
+        world.client.update_curriculum(world.curriculum.curriculum_id, wire.CurriculumUpdate.model_validate(fields))
+        world.client.acknowledge(world.draw(6).batch_id)
+    singles = [one.draw(8) for _ in range(5)]
+    several = other.client.draw_batches(other.curriculum.curriculum_id, 8, 5)
+    assert [batch.seed for batch in several] == [batch.seed for batch in singles]
+    ours, theirs = one.problem_ids(), other.problem_ids()
+    for single, batch in zip(singles, several, strict=True):
+        assert [theirs.index(i) for i in batch.problem_id] == [ours.index(i) for i in single.problem_id]
+        assert batch.draw_probability == single.draw_probability
+        assert batch.loss_weight == single.loss_weight
+        assert [problem.prompt for problem, _ in batch.items()] == [problem.prompt for problem, _ in single.items()]
+    assert len({problem for batch in several for problem in batch.problem_id}) == 40
+
+
+def test_several_draws_are_replayed_by_their_key(make_world: MakeWorld) -> None:
+    world = make_world(60)
+    draw = partial(world.client.draw_batches, world.curriculum.curriculum_id, include="ids", key="ahead")
+    made = draw(4, 3)
+    assert draw(4, 3) == made
+    assert world.draw(4, key="ahead").batch_id not in {batch.batch_id for batch in made}
+    with pytest.raises(ApiError, match="another body"):
+        draw(4, 2)
+    listed = list(world.client.batches(world.curriculum.curriculum_id))
+    assert [batch.batch_id for batch in listed][:3] == [batch.batch_id for batch in made]
+    with pytest.raises(ValidationError, match="more than 65536"):
+        draw(1024, 65)
+
+
+def test_several_draws_end_where_the_schedule_or_the_problems_do(make_world: MakeWorld) -> None:
+    world = make_world(30)
+    curriculum_id = world.curriculum.curriculum_id
+    plan = wire.CurriculumUpdate(schedule=[wire.StagePlan(stage=wire.Stage.FORWARD_KL, steps=2)])
+    world.client.update_curriculum(curriculum_id, plan)
+    run = world.client.create_run(wire.RunCreate(name="r", curriculum_id=curriculum_id))
+    found = world.client.draw_batches(curriculum_id, 4, 3, run_id=run.run_id)
+    assert [batch.step for batch in found] == [0, 1]
+    with pytest.raises(ScheduleComplete):
+        world.client.draw_batches(curriculum_id, 4, 3, run_id=run.run_id)
+    lifted = wire.CurriculumUpdate(schedule=[wire.StagePlan(stage=wire.Stage.FORWARD_KL)])
+    world.client.update_curriculum(curriculum_id, lifted)
+    rest = world.client.draw_batches(curriculum_id, 9, 5)
+    assert [batch.size for batch in rest] == [9, 9, 2]
+    assert [batch.shortfall is None for batch in rest] == [True, True, False]
+    with pytest.raises(NothingEligible):
+        world.client.draw_batches(curriculum_id, 10, 5)

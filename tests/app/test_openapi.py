@@ -171,6 +171,7 @@ def calls(folder: Path) -> dict[str, Callable[[Client], Any]]:
         "get_curriculum": lambda c: c.curriculum("cur_1"),
         "update_curriculum": lambda c: c.update_curriculum("cur_1", wire.CurriculumUpdate(gamma=1.0)),
         "draw_batch": lambda c: c.draw_batch("cur_1", 2),
+        "draw_batches": lambda c: c.draw_batches("cur_1", 2, 3),
         "list_batches": lambda c: list(c.batches("cur_1")),
         "get_batch": lambda c: c.batch("bat_1"),
         "acknowledge_batch": lambda c: c.acknowledge("bat_1"),

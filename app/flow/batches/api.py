@@ -13,6 +13,8 @@ from app.http.pages import NoQuery, PageQuery, cursor_at, link_next
 from paced.wire import (
     Batch,
     BatchAck,
+    Batches,
+    BatchesRequest,
     BatchExplanation,
     BatchReceipt,
     BatchRequest,
@@ -63,6 +65,25 @@ async def draw(
 ) -> Response:
     """Draw a weighted batch of distinct problems; the same Idempotency-Key returns the same batch."""
     return _json(await _batches(request).draw(curriculum_id, body, idempotency(key, body, curriculum_id)), 201)
+
+
+@router.post(
+    "/curricula/{curriculum_id}/draws",
+    status_code=201,
+    operation_id="draw_batches",
+    response_model=Batches,
+    dependencies=[TRAIN],
+)
+async def draw_several(
+    request: Request,
+    curriculum_id: str,
+    body: BatchesRequest,
+    _query: Annotated[NoQuery, Query()],
+    key: KeyHeader = None,
+) -> Response:
+    """Draw several batches at once, for trainers that fetch ahead; the same Idempotency-Key returns the same ones."""
+    identity = idempotency(key, body, curriculum_id)
+    return _json({"items": await _batches(request).draw_several(curriculum_id, body, identity)}, 201)
 
 
 @router.get(

@@ -62,12 +62,12 @@ def draw(law: Law, subsets: Subsets, size: int, seed: int, seq: int, memory: Mem
     """Draw up to `size` distinct problems: each stratum its share of them, the rest from all."""
     rng = generator(seed, seq)
     picks: list[_Pick] = []
-    with law:
-        for name, n in shares(law, size).items():
-            picks.append(_pick(law, name, subsets[name], n, rng, memory))
-            law.set_aside(picks[-1].terms.rows)
+    for name, n in shares(law, size).items():
+        picks.append(_pick(law, name, subsets[name], n, rng, memory))
+        law.set_aside(picks[-1].terms.rows)
     terms = Terms.concatenated([pick.terms for pick in picks])
     rows = terms.rows
+    law.put_back(rows)
     return Draw(
         ordinals=rows,
         problem_ids=law.pool.problem_ids[rows],
@@ -123,22 +123,26 @@ def _propose(
     if totals.w <= 0.0:
         return None
     bonus = retest_bonus(law.rule, totals)
+    mass = totals.power + bonus * totals.n_settled
     taken: list[Terms] = []
 
-    def accept(places: IntArray, chances: FloatArray) -> IntArray:
+    def accept(places: IntArray, numbers: FloatArray) -> IntArray:
         is_open, terms = look(places)
-        is_taken = chances[is_open] * (1.0 + bonus) < terms.power + bonus * is_settled(terms.pass_rate)
-        taken.append(terms.take(is_taken))
+        is_taken = numbers[is_open] * (1.0 + bonus) < _likely(terms, bonus)
+        taken.append(terms.take(np.flatnonzero(is_taken)))
         return taken[-1].rows
 
-    rows = rejection(n, size, accept, rng)
-    if rows is None:
+    found = rejection(n, size, accept, rng, mass / (n * (1.0 + bonus)))
+    if found is None:
         return None
-    seen = Terms.concatenated(taken)
-    by_row = np.argsort(seen.rows, kind="stable")
-    terms = seen.take(by_row[np.searchsorted(seen.rows, rows, sorter=by_row)])
-    chance = (terms.power + bonus * is_settled(terms.pass_rate)) / (totals.power + bonus * totals.n_settled)
+    terms = Terms.concatenated(taken).take(found)
+    chance = _likely(terms, bonus) / mass
     return _Pick(terms, chance, loss_weights(law.rule, terms.weight, chance, totals), round(totals.n), n_inside)
+
+
+def _likely(terms: Terms, bonus: float) -> FloatArray:
+    """What the chance of each is a share of."""
+    return terms.power + bonus * is_settled(terms.pass_rate) if bonus else terms.power
 
 
 def _full_pass(
@@ -200,10 +204,13 @@ def _shortfall(law: Law, subsets: Subsets, size: int, drawn: IntArray) -> Shortf
         n_flagged=count(~pool.is_ready),
         n_holdout=count(~law.is_trained(rows)),
         n_quarantined=count(np.isin(rows, law.quarantined)),
-        n_in_flight=count(np.isin(rows, law.recent.in_flight)),
-        n_cooling=count(np.isin(rows, law.recent.cooling)),
+        n_in_flight=count(np.isin(rows, np.concatenate([_NO_ROWS, *law.recent.in_flight]))),
+        n_cooling=count(np.isin(rows, np.concatenate([_NO_ROWS, *law.recent.cooling]))),
         n_unmeasured=count(~is_known),
         n_filtered=count(~law.is_wanted(rows) | (False if rest is None else ~np.isin(rows, rest))),
         n_zero_weight=count(terms.power <= 0.0 if law.rule.mode == "sample" else terms.weight <= 0.0),
         n_other_strata=int(is_left.sum()),
     )
+
+
+_NO_ROWS = np.empty(0, np.int64)

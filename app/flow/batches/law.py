@@ -1,6 +1,7 @@
 """Which problems of a pool may be drawn now, and in what proportion: evaluated for the rows that are asked about."""
 
 import datetime as dt
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -19,10 +20,10 @@ N_CENSUS = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Recent:
-    """Rows of the curriculum's batches: still open ones, and the last few that cool down. Both may name a row twice."""
+    """Rows of the curriculum's batches: still open ones, and the last few that cool down. A batch may stand in both."""
 
-    in_flight: IntArray
-    cooling: IntArray
+    in_flight: Sequence[IntArray] = ()
+    cooling: Sequence[IntArray] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,33 +46,47 @@ class Terms:
 
 
 class Law:
-    """A rule on a pool at one moment; enter it to draw."""
+    """A rule on a pool at one moment; enter it to draw, and `follow` before each draw what others have drawn."""
 
-    def __init__(self, pool: Pool, rule: Rule, holdout_share: float, recent: Recent, now: dt.datetime) -> None:
+    def __init__(self, pool: Pool, rule: Rule, holdout_share: float, now: dt.datetime) -> None:
         self.pool = pool
         self.rule = rule
-        self.recent = recent
+        self.recent = Recent()
         self._estimator: Estimator = make_estimator(rule.estimator)
         self._threshold = holdout_threshold(holdout_share)
-        self._aside: list[IntArray] = []
+        self._followed: dict[int, IntArray] = {}  # by identity
         self.quarantined = pool.quarantined(now)
 
     def __enter__(self) -> Self:
         """Mark what may not be drawn; a pool has marks for one law at a time."""
-        for rows in (self.recent.in_flight, self.recent.cooling, self.quarantined):
-            self.set_aside(rows[rows < len(self.pool)])  # a draw beside this one may know a longer set
+        self.set_aside(self.quarantined)
         return self
 
     def __exit__(self, *_: object) -> None:
         """Take the marks away."""
-        for rows in self._aside:
-            self.pool.marks[rows] = False
-        self._aside.clear()
+        for rows in (self.quarantined, *self._followed.values()):
+            self.put_back(rows)
+        self._followed.clear()
+
+    def follow(self, recent: Recent) -> None:
+        """Keep the problems of these batches from being drawn, and of no others."""
+        now = {id(rows): rows for rows in (*recent.in_flight, *recent.cooling)}
+        if not self._followed.keys() <= now.keys():  # a problem of a batch that is over may be set aside otherwise
+            self.__exit__()
+            self.set_aside(self.quarantined)
+        for key in now.keys() - self._followed.keys():
+            rows = now[key]
+            self._followed[key] = rows[rows < len(self.pool)]  # a draw beside this one may know a longer set
+            self.set_aside(self._followed[key])
+        self.recent = recent  # which keeps the arrays alive, and so their identities
 
     def set_aside(self, rows: IntArray) -> None:
         """Keep rows from being drawn under this law."""
-        self._aside.append(rows)
         self.pool.marks[rows] = True
+
+    def put_back(self, rows: IntArray) -> None:
+        """The opposite."""
+        self.pool.marks[rows] = False
 
     def is_trained(self, rows: IntArray) -> BoolArray:
         """Ready and not held out."""
@@ -82,7 +97,7 @@ class Law:
         return is_wanted(self.pool, self.rule, rows)
 
     def _columns(self, rows: IntArray) -> Columns:
-        return self.pool.columns.take(rows, self._estimator.reads)
+        return self.pool.columns.take(rows)
 
     def is_known(self, rows: IntArray) -> BoolArray:
         """The estimator has an opinion."""

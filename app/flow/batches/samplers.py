@@ -4,6 +4,7 @@
 batch, not of the pool. `top` is for Thompson sampling, where the randomness is in the weights.
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from app.flow.estimates.columns import FloatArray, IntArray
 
 MAX_PROPOSALS = 100  # for each problem asked for; beyond, the full pass is faster
-MIN_PROPOSALS = 256
+SPARE = 32  # proposals that a round has beside those it is expected to need
 Accept = Callable[[IntArray, FloatArray], IntArray]
 
 
@@ -32,25 +33,28 @@ def exponential_keys(weights: FloatArray, size: int, rng: np.random.Generator) -
     return rows[first[np.argsort(rings[first], kind="stable")]]
 
 
-def rejection(n: int, size: int, accept: Accept, rng: np.random.Generator) -> IntArray | None:
-    """`size` distinct indices below `n` in draw order, or None where too few proposals are taken.
+def rejection(n: int, size: int, accept: Accept, rng: np.random.Generator, chance: float) -> IntArray | None:
+    """The first `size` distinct rows below `n` that `accept` takes, or None where it takes too few.
 
-    `accept` gets indices proposed uniformly, with a uniform number in [0, 1) each, and returns those it takes: with
-    probability w/bound. The first distinct ones are a successive sample. How many are proposed at once follows from
-    what was taken so far, so that the same state and generator give the same batch.
+    `accept` gets rows proposed uniformly, with a uniform number in [0, 1) each, and returns those it takes: with
+    probability w/bound. The first distinct ones are a successive sample; returned are their places among all rows
+    taken. Row and number are the whole and the fraction of one uniform number below n, so that the same generator
+    proposes the same, however many at once: that follows from `chance`, the share that is expected to be taken.
     """
-    found = np.empty(0, np.int64)
-    n_proposed, chunk = 0, 5 * size // 2 + MIN_PROPOSALS
-    while n_proposed < MAX_PROPOSALS * (size + MIN_PROPOSALS):
-        taken = accept(rng.integers(0, n, chunk), rng.random(chunk))
-        n_proposed += chunk
-        both = np.concatenate([found, taken])
-        found = both[np.sort(np.unique(both, return_index=True)[1])]
-        if len(found) >= size:
-            first: IntArray = found[:size]
-            return first
-        missing = size - len(found)
-        chunk = min(max(MIN_PROPOSALS, 5 * missing * n_proposed // (4 * max(len(found), 1))), 4 * size + MIN_PROPOSALS)
+    taken = np.empty(0, np.int64)
+    n_left, chance = MAX_PROPOSALS * (size + SPARE), max(chance, 1.0 / MAX_PROPOSALS)
+    missing = size
+    while n_left > 0:
+        # three standard deviations more than is expected to do, or the rest would cost another round
+        chunk = min(n_left, int((missing + 3.0 * math.sqrt(missing)) / chance) + SPARE)
+        n_left -= chunk
+        both = rng.random(chunk) * n
+        rows = both.astype(np.int64)
+        taken = np.concatenate([taken, accept(rows, both - rows)])
+        first: IntArray = np.sort(np.unique(taken, return_index=True)[1])
+        missing = size - len(first)
+        if missing <= 0:
+            return first[:size]
     return None
 
 

@@ -3,6 +3,8 @@
 import datetime as dt
 import itertools
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,9 +15,10 @@ from app.clock import Clock
 from app.errors import Invalid
 from app.flow.batches import body as wire_body
 from app.flow.batches.drawing import REST, Draw, Memory, draw
+from app.flow.batches.draws import DrawStore, Seen, Stale, new_batch
 from app.flow.batches.explaining import terms
 from app.flow.batches.law import Law, Recent
-from app.flow.batches.store import BatchStore, Seen, Stale, new_batch
+from app.flow.batches.store import BatchStore
 from app.flow.curricula.rule import Rule
 from app.flow.curricula.store import CurriculumStore
 from app.flow.estimates.columns import IntArray
@@ -26,6 +29,7 @@ from app.flow.students.store import StudentStore
 from app.http.idempotency import Idempotency
 from paced.wire import (
     BatchAck,
+    BatchesRequest,
     BatchExplanation,
     BatchReceipt,
     BatchRequest,
@@ -56,12 +60,14 @@ class BatchService:
     def __init__(
         self,
         store: BatchStore,
+        draws: DrawStore,
         curricula: CurriculumStore,
         estimates: EstimateService,
         students: StudentStore,
         clock: Clock,
     ) -> None:
         self._store = store
+        self._draws = draws
         self._curricula = curricula
         self._estimates = estimates
         self._students = students
@@ -70,6 +76,19 @@ class BatchService:
 
     async def draw(self, curriculum_id: str, request: BatchRequest, identity: Idempotency) -> dict[str, Any]:
         """Draw a batch; it is stored before this returns, and the same key returns it again."""
+        (batch,) = await self._draw(curriculum_id, request, identity, [identity.key])
+        return batch
+
+    async def draw_several(
+        self, curriculum_id: str, request: BatchesRequest, identity: Idempotency
+    ) -> list[dict[str, Any]]:
+        """Draw batches one after the other, in one transaction; fewer where no more can be drawn, at least one."""
+        keys = [identity.key and f"{identity.key}/{place}" for place in range(request.count)]
+        return await self._draw(curriculum_id, request, identity, keys)
+
+    async def _draw(
+        self, curriculum_id: str, request: BatchRequest, identity: Idempotency, keys: list[str | None]
+    ) -> list[dict[str, Any]]:
         now = self._clock()
         for attempt in itertools.count():
             plan = self._plans.get(curriculum_id)
@@ -77,11 +96,12 @@ class BatchService:
                 plan = await self._planned(curriculum_id)
             try:
                 # planned anew for this request, a set that an import keeps growing must not hold it up for ever
-                row = await self._draw(plan, replace(plan.seen, may_grow=attempt > 0), request, identity, now)
+                seen = replace(plan.seen, may_grow=attempt > 0)
+                rows = await self._draw_by(plan, seen, request, identity, keys, now)
                 break
             except Stale:
                 self._plans.pop(curriculum_id, None)
-        return await self._public(row, now, with_problems=request.include == "problems")
+        return await self._public(rows, now, with_problems=request.include == "problems")
 
     async def _planned(self, curriculum_id: str) -> _Plan:
         curriculum = await self._curricula.get(curriculum_id)
@@ -100,27 +120,41 @@ class BatchService:
             self._plans.popitem(last=False)
         return plan
 
-    async def _draw(
-        self, plan: _Plan, seen: Seen, request: BatchRequest, identity: Idempotency, now: dt.datetime
-    ) -> dict[str, Any]:
+    async def _draw_by(
+        self,
+        plan: _Plan,
+        seen: Seen,
+        request: BatchRequest,
+        identity: Idempotency,
+        keys: list[str | None],
+        now: dt.datetime,
+    ) -> list[dict[str, Any]]:
         curriculum, pool, rule = plan.curriculum, plan.pool, plan.rule
         share, seed = curriculum["holdout_share"], curriculum["seed"]
         n_trained = pool.n_trained(share)
 
-        def compose(seq: int, recent: Recent) -> Draw:
-            if request.size > n_trained:
-                raise _too_large(request.size, curriculum["problem_set"], len(pool), n_trained)
-            law = Law(pool, rule, share, recent, now)
-            return draw(law, plan.subsets, request.size, seed, seq, plan.memory)
+        @contextmanager
+        def drawing() -> Iterator[Callable[[int, Recent], Draw]]:
+            def draw_next(seq: int, recent: Recent) -> Draw:
+                if request.size > n_trained:
+                    raise _too_large(request.size, curriculum["problem_set"], len(pool), n_trained)
+                law.follow(recent)
+                return draw(law, plan.subsets, request.size, seed, seq, plan.memory)
 
-        values = new_batch(curriculum, request.run_id, request.size, rule.batch_ttl_s, now)
-        row = await self._store.draw(values, identity, seen, rule, compose)
-        log.info("drawn", batch_id=row["batch_id"], curriculum_id=row["curriculum_id"], size=row["size"])
-        return row
+            with Law(pool, rule, share, now) as law:
+                yield draw_next
+
+        made = [new_batch(curriculum, request.run_id, key, rule.batch_ttl_s, now) for key in keys]
+        rows = await self._draws.draw(made, identity, seen, rule, drawing)
+        for row in rows:
+            log.info("drawn", batch_id=row["batch_id"], curriculum_id=row["curriculum_id"], size=row["size"])
+        return rows
 
     async def get(self, batch_id: str, *, with_problems: bool) -> dict[str, Any]:
         """One batch as it was drawn."""
-        return await self._public(await self._store.get(batch_id), self._clock(), with_problems=with_problems)
+        row = await self._store.get(batch_id)
+        (batch,) = await self._public([row], self._clock(), with_problems=with_problems)
+        return batch
 
     async def page(
         self, curriculum_id: str, run_id: str | None, state: BatchState | None, after: int | None, limit: int
@@ -170,11 +204,17 @@ class BatchService:
             items=items,
         )
 
-    async def _public(self, row: dict[str, Any], now: dt.datetime, *, with_problems: bool) -> dict[str, Any]:
-        problems = None
-        if with_problems:
-            problems = await self._store.problems(wire_body.unpacked(row, "problem_ids").tolist())
-        return wire_body.fields(row, now, problems)
+    async def _public(
+        self, rows: list[dict[str, Any]], now: dt.datetime, *, with_problems: bool
+    ) -> list[dict[str, Any]]:
+        if not with_problems:
+            return [wire_body.fields(row, now, None) for row in rows]
+        ids = [wire_body.unpacked(row, "problem_ids").tolist() for row in rows]
+        texts = {text["problem_id"]: text for text in await self._store.problems([i for mine in ids for i in mine])}
+        return [
+            wire_body.fields(row, now, [texts[problem_id] for problem_id in mine])
+            for row, mine in zip(rows, ids, strict=True)
+        ]
 
 
 def _both(rows: IntArray | None, others: IntArray | None) -> IntArray | None:

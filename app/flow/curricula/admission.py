@@ -18,7 +18,7 @@ def is_wanted(pool: Pool, rule: Rule, rows: IntArray) -> BoolArray:
         wanted &= pool.n_groups[rows] >= filters.min_groups
     if filters.band is not None:
         estimator = make_estimator(rule.estimator)
-        p = estimator.pass_rate(pool.columns.take(rows, estimator.reads))
+        p = estimator.pass_rate(pool.columns.take(rows))
         low, high = filters.band
         wanted &= (p > low) & (p < high)
     return wanted

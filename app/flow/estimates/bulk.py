@@ -15,16 +15,16 @@ import numpy.typing as npt
 from sqlalchemy import URL, Connection, make_url, select
 
 from app.db.tables import estimates
-from app.flow.estimates.columns import NAMES, dtype_of
+from app.flow.estimates.columns import NAMES, RECORD
 from paced.wire import ProblemState
 
 Arrays = dict[str, npt.NDArray[Any]]
 MANY = 100_000  # rows from which a process of its own is faster
-DTYPES = {
+DTYPES: dict[str, Any] = {
     "problem_id": np.int64,
     "holdout_key": np.int32,
     "n_groups": np.int32,
-    **{name: dtype_of(name) for name in NAMES},
+    **{name: RECORD[name] for name in NAMES},
 }
 _EPOCH = {
     "sqlite": "COALESCE((julianday(quarantined_until) - 2440587.5) * 86400.0, 0.0)",

@@ -1,7 +1,6 @@
 """The flat posterior columns, in memory and in the database, and how an observation moves them. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from typing import Any, Self
 
 import numpy as np
@@ -23,7 +22,23 @@ STRENGTH = (0.5, 8.0)  # bounds of a + b: no prior outweighs a group of eight an
 EDGE = 0.02  # least distance of a prior's mean from 0 and 1
 
 
-@dataclass(slots=True)
+class _Column:
+    """A field of the records, read as a view and written in place."""
+
+    def __init__(self, dtype: type[np.generic]) -> None:
+        self.dtype = dtype
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, columns: "Columns", owner: type) -> npt.NDArray[Any]:
+        view: npt.NDArray[Any] = columns.records[self._name]
+        return view
+
+    def __set__(self, columns: "Columns", values: npt.ArrayLike) -> None:
+        columns.records[self._name] = values
+
+
 class Columns:
     """One entry a problem, by ordinal: the first group, the newest group, discounted counts, a logit belief.
 
@@ -34,43 +49,46 @@ class Columns:
     In memory only: `skill`, the place of each problem's skill in `levels`, which holds the abilities as they are now,
     and in `audits`, which holds the sums of `AUDITS` (skills × 4); and `now_index`, the checkpoint of now (one for all,
     or one a problem).
+
+    All that is known of a problem lies together in one record: a draw reads few problems of many, and waits for
+    memory once a problem instead of once a column.
     """
 
-    first_passed: IntArray
-    first_counted: IntArray
-    last_passed: IntArray
-    last_counted: IntArray
-    discounted_passed: FloatArray
-    discounted_failed: FloatArray
-    logit_mean: FloatArray
-    logit_variance: FloatArray
-    ability_seen: FloatArray
-    belief_index: IntArray
-    alone_mean: FloatArray
-    alone_variance: FloatArray
-    skill: IntArray
-    levels: FloatArray
-    audits: FloatArray
-    now_index: IntArray | int
+    first_passed = _Column(np.int32)
+    first_counted = _Column(np.int32)
+    last_passed = _Column(np.int32)
+    last_counted = _Column(np.int32)
+    discounted_passed = _Column(np.float64)
+    discounted_failed = _Column(np.float64)
+    logit_mean = _Column(np.float64)
+    logit_variance = _Column(np.float64)
+    ability_seen = _Column(np.float64)
+    belief_index = _Column(np.int32)
+    alone_mean = _Column(np.float64)
+    alone_variance = _Column(np.float64)
+    skill = _Column(np.int32)
+
+    def __init__(
+        self, records: npt.NDArray[Any], levels: FloatArray, audits: FloatArray, now_index: IntArray | int = 0
+    ) -> None:
+        self.records = records
+        self.levels = levels
+        self.audits = audits
+        self.now_index = now_index
 
     @classmethod
     def zeros(cls, n: int) -> Self:
         """Columns of problems never measured, with room for audits of as many skills."""
-        arrays = {name: np.zeros(n, dtype_of(name)) for name in (*NAMES, "skill")}
-        return cls(**arrays, levels=np.zeros(1), audits=np.zeros((max(n, 1), len(AUDITS))), now_index=0)
+        return cls(np.zeros(n, RECORD), np.zeros(1), np.zeros((max(n, 1), len(AUDITS))))
 
     def __len__(self) -> int:
         """Number of problems."""
-        return len(self.first_counted)
+        return len(self.records)
 
-    def take(self, rows: IntArray | BoolArray, names: Sequence[str] | None = None) -> Self:
-        """Some rows, copied; of the columns only those named, if any are: the others are then missing."""
-        made = object.__new__(type(self))
-        for name in (*NAMES, "skill") if names is None else names:
-            setattr(made, name, getattr(self, name)[rows])
-        made.levels, made.audits, now = self.levels, self.audits, self.now_index
-        made.now_index = now if isinstance(now, int) else now[rows]
-        return made
+    def take(self, rows: IntArray) -> "Columns":
+        """Some rows, copied."""
+        now = self.now_index
+        return Columns(self.records.take(rows), self.levels, self.audits, now if isinstance(now, int) else now[rows])
 
     @property
     def ability(self) -> FloatArray:
@@ -80,39 +98,26 @@ class Columns:
 
     def put(self, row: int, values: dict[str, Any]) -> None:
         """Overwrite what is stored of one row."""
-        for name in NAMES:
-            getattr(self, name)[row] = values[name]
+        self.records[row] = (*(values[name] for name in NAMES), self.records[row]["skill"])
 
     @classmethod
     def of_rows(cls, rows: Sequence[dict[str, Any]]) -> Self:
         """Columns of estimate rows as the database gives them."""
-        return cls.stored({name: np.array([row[name] for row in rows], dtype_of(name)) for name in NAMES})
+        return cls.stored({name: np.array([row[name] for row in rows], RECORD[name]) for name in NAMES})
 
     @classmethod
     def stored(cls, arrays: dict[str, Any]) -> Self:
         """Columns from arrays of what is stored, and `skill` if it is there; abilities start at 0."""
-        skill = arrays.get("skill", np.zeros(len(arrays[NAMES[0]]), np.int32))
-        n_skills = int(skill.max(initial=0)) + 1
-        kept = {name: arrays[name] for name in NAMES}
-        audits = np.zeros((n_skills, len(AUDITS)))
-        return cls(**kept, skill=skill, levels=np.zeros(n_skills), audits=audits, now_index=0)
+        records = np.zeros(len(arrays[NAMES[0]]), RECORD)
+        for name in RECORD.names or ():
+            if name in arrays:
+                records[name] = arrays[name]
+        n_skills = int(records["skill"].max(initial=0)) + 1
+        return cls(records, np.zeros(n_skills), np.zeros((n_skills, len(AUDITS))))
 
 
-NAMES = tuple(f.name for f in fields(Columns) if f.name not in ("skill", "levels", "audits", "now_index"))
-_REAL = {
-    "discounted_passed",
-    "discounted_failed",
-    "logit_mean",
-    "logit_variance",
-    "ability_seen",
-    "alone_mean",
-    "alone_variance",
-}
-
-
-def dtype_of(name: str) -> Any:
-    """The type of a column's array."""
-    return np.float64 if name in _REAL else np.int32
+RECORD = np.dtype([(name, column.dtype) for name, column in vars(Columns).items() if isinstance(column, _Column)])
+NAMES = tuple(name for name in RECORD.names or () if name != "skill")  # those that are stored
 
 
 def observed(row: dict[str, Any], n_passed: int, n_counted: int) -> dict[str, Any]:

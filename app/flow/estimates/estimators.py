@@ -22,11 +22,6 @@ Z = float(ndtri(1 - (1 - MASS) / 2))
 class Estimator(Protocol):
     """What draws and explanations ask of an estimator; arrays are aligned with the columns."""
 
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """Columns that it needs; `first_counted` says how many there are."""
-        ...
-
     def is_known(self, columns: Columns) -> BoolArray:
         """Problems that may be drawn: an estimate exists."""
         ...
@@ -84,11 +79,6 @@ class PlugIn:
     is_first: bool
 
     @property
-    def reads(self) -> tuple[str, ...]:
-        """One group."""
-        return ("first_passed", "first_counted") if self.is_first else ("first_counted", "last_passed", "last_counted")
-
-    @property
     def names(self) -> tuple[str, str]:
         """See `posterior`."""
         return "n_passed", "n_counted"
@@ -139,12 +129,6 @@ class Beta:
     is_fitted: bool = False
 
     @property
-    def reads(self) -> tuple[str, ...]:
-        """Discounted counts, and the skill if it has a prior."""
-        counts = ("first_counted", "discounted_passed", "discounted_failed")
-        return (*counts, "skill") if self.is_fitted else counts
-
-    @property
     def names(self) -> tuple[str, str]:
         """See `posterior`."""
         return "a", "b"
@@ -192,13 +176,6 @@ class Gaussian:
     """Gaussian belief of logit p (filters.py), moved by all problems of its skill or by its own groups alone."""
 
     is_alone: bool
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """The belief, and the skill that moves it."""
-        if self.is_alone:
-            return "first_counted", "alone_mean", "alone_variance", "belief_index"
-        return "first_counted", "logit_mean", "logit_variance", "ability_seen", "belief_index", "skill"
 
     @property
     def names(self) -> tuple[str, str]:

@@ -11,8 +11,10 @@ def n_served(conn: Connection, measurement_id: int) -> int:
     """Problems in all batches of a measurement's curricula."""
     b, c = batches.c, curricula.c
     newest = (
-        select(func.coalesce(func.max(b.n_served), 0))
+        select(b.n_served)  # a running total: found by the index, however many batches there are
         .where(b.curriculum_id == c.curriculum_id)
+        .order_by(b.seq.desc())
+        .limit(1)
         .correlate(curricula)
         .scalar_subquery()
     )

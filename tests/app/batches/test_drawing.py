@@ -12,7 +12,7 @@ from app.flow.batches import drawing
 from app.flow.batches.drawing import REST, Memory, shares
 from app.flow.batches.law import Law, Recent
 from app.flow.curricula.rule import PRESETS, Rule
-from app.flow.estimates.columns import AUDITS, Columns
+from app.flow.estimates.columns import AUDITS, NAMES, Columns
 from app.flow.estimates.pools import Pool
 from app.flow.estimates.store import Change
 from app.flow.rollouts.groups import holdout_threshold
@@ -112,6 +112,20 @@ def test_no_weight_at_all_is_never_a_uniform_draw() -> None:
     assert len(asked.ordinals) == 2, "a floor that was asked for gives a batch"
 
 
+def test_a_law_follows_batches_that_open_and_close() -> None:
+    pool = pool_of(columns_of([4] * 8), quarantined_until=np.array([0.0] * 7 + [NOW.timestamp() + 60]))
+    rule = PRESETS[Preset.DEFAULT]
+    first, second, over = np.array([0, 1]), np.array([2, 9]), np.array([3, 1, 7])
+    with Law(pool, rule, 0.0, NOW) as law:
+        law.follow(Recent([first], [over]))
+        assert np.flatnonzero(pool.marks).tolist() == [0, 1, 3, 7]
+        law.follow(Recent([first, second], [over, second]))
+        assert np.flatnonzero(pool.marks).tolist() == [0, 1, 2, 3, 7], "a row beyond this pool is another's business"
+        law.follow(Recent([first, second], []))
+        assert np.flatnonzero(pool.marks).tolist() == [0, 1, 2, 7], "its other problems are still set aside"
+    assert not pool.marks.any()
+
+
 @pytest.mark.parametrize("is_large", [False, True])
 @pytest.mark.parametrize("retest_share", [0.0, 0.2])
 def test_the_law_is_successive_sampling(monkeypatch: pytest.MonkeyPatch, is_large: bool, retest_share: float) -> None:
@@ -127,17 +141,18 @@ def test_the_law_is_successive_sampling(monkeypatch: pytest.MonkeyPatch, is_larg
     settled = np.isin(ks, [0, 8])
     weights += settled * retest_share / (1 - retest_share) * weights.sum() / settled.sum()
     first, included, memory = np.zeros(12), np.zeros(12), Memory()
-    law = Law(pool, rule, 0.0, Recent(np.array([3]), np.empty(0, np.int64)), NOW)
-    if is_large:  # totals of a large pool are estimated: here they are exact, so that the law can be
-        exact = drawing.Tally()
-        with law:
+    with Law(pool, rule, 0.0, NOW) as law:
+        law.follow(Recent(in_flight=[np.array([3])]))
+        if is_large:  # totals of a large pool are estimated: here they are exact, so that the law can be
+            exact = drawing.Tally()
             exact.add(12, law.terms(np.flatnonzero(law.is_open(np.arange(12)))))
-        monkeypatch.setattr(drawing.Tally, "add", lambda *_: None)
-        memory.tallies[REST] = exact
-    for seq in range(N_DRAWS):
-        found = drawing.draw(law, {REST: None}, SIZE, 1, seq, memory)
-        first[found.ordinals[0]] += 1
-        included[found.ordinals] += 1
+            monkeypatch.setattr(drawing.Tally, "add", lambda *_: None)
+            memory.tallies[REST] = exact
+        for seq in range(N_DRAWS):
+            found = drawing.draw(law, {REST: None}, SIZE, 1, seq, memory)
+            first[found.ordinals[0]] += 1
+            included[found.ordinals] += 1
+    assert not pool.marks.any()
     expected_first, expected = successive_sampling(weights, SIZE)
     assert np.abs(z_scores(first, expected_first)).max() < 4
     assert np.abs(z_scores(included, expected)).max() < 4
@@ -179,9 +194,7 @@ def test_a_large_pool_is_drawn_as_a_full_pass_would(
 
 
 def moved(pool: Pool, place: int) -> Change:
-    row = {
-        name: getattr(pool.columns, name)[place] for name in Columns.__slots__ if name not in ("levels", "now_index")
-    }
+    row = {name: getattr(pool.columns, name)[place] for name in NAMES}
     row |= {"ordinal": place, "n_groups": 2, "quarantined_until": None, "last_passed": 4, "logit_mean": 0.1}
     return Change(1, [row], [{"skill": "b", "level": 0.4, "index": 3, "n_groups": 5, **NO_AUDITS}], 9)
 
@@ -227,7 +240,7 @@ def test_shares_are_whole_and_add_up(size: int, parts: list[float]) -> None:
     total = max(1.0, sum(parts))
     strata = [Stratum(tag=str(i), share=part / total) for i, part in enumerate(parts)]
     rule = Rule(estimator=DiscountedBeta(), gamma=1.0, mode=Mode.SAMPLE, strata=strata)
-    law = Law(pool_of(columns_of([4])), rule, 0.0, Recent(np.empty(0, np.int64), np.empty(0, np.int64)), NOW)
+    law = Law(pool_of(columns_of([4])), rule, 0.0, NOW)
     counts = shares(law, size)
     assert sum(counts.values()) == size
     for stratum in strata:

@@ -131,7 +131,7 @@ def test_problems_never_measured_get_the_prior_of_their_skill() -> None:
     p = estimator.pass_rate(pool.columns)
     assert p[0] < 0.25 < 0.75 < p[1]
     assert p[2] > p[0]
-    w = estimator.expected_weight(pool.columns.take(np.array([0]), estimator.reads), Kernel())
+    w = estimator.expected_weight(pool.columns.take(np.array([0])), Kernel())
     assert w[0] < Beta().expected_weight(Columns.zeros(1), Kernel())[0] * 1.5
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from app.flow.estimates.columns import FloatArray, IntArray
 
-MAX_PROPOSALS = 100  # for each problem asked for; beyond, the full pass is faster
+MAX_PROPOSALS = 100  # for each problem asked for, or as many as there are rows: beyond, the full pass is faster
 SPARE = 32  # proposals that a round has beside those it is expected to need
 Accept = Callable[[IntArray, FloatArray], IntArray]
 
@@ -42,7 +42,7 @@ def rejection(n: int, size: int, accept: Accept, rng: np.random.Generator, chanc
     proposes the same, however many at once: that follows from `chance`, the share that is expected to be taken.
     """
     taken = np.empty(0, np.int64)
-    n_left, chance = MAX_PROPOSALS * (size + SPARE), max(chance, 1.0 / MAX_PROPOSALS)
+    n_left, chance = max(n, MAX_PROPOSALS * (size + SPARE)), max(chance, 1.0 / MAX_PROPOSALS)
     missing = size
     while n_left > 0:
         # three standard deviations more than is expected to do, or the rest would cost another round

@@ -73,9 +73,7 @@ class EstimateStore:
         rows = _locked_rows(conn, measurement_id, [group.problem_id for group in ordered])
         skills = {rows[group.problem_id]["skill"] for group in ordered if group.n_counted}
         found = locked_abilities(conn, measurement_id, skills)
-        added = insert(observations).returning(observations.c.observation_id, sort_by_parameter_order=True)
-        values = [_observation_row(measurement_id, group, now) for group in ordered]
-        ids = [row.observation_id for row in conn.execute(added, values)]
+        ids = _added(conn, [_observation_row(measurement_id, group, now) for group in ordered])
         moved = reported(rows, ordered, found, line_of(conn, measurement_id), now)
         conn.execute(UPDATE_ROWS, [parameters(row) for row in moved])
         store_abilities(conn, found)
@@ -211,6 +209,16 @@ def _locked_rows(conn: Connection, measurement_id: int, ids: list[int]) -> dict[
             code="unknown_problem",
         )
     return rows
+
+
+def _added(conn: Connection, rows: list[dict[str, Any]]) -> list[int]:
+    """Insert observations; returns their ids, in order."""
+    c = observations.c.observation_id
+    if conn.dialect.name == "sqlite":  # which returns ids of one row at a time; but nobody writes beside us
+        conn.execute(insert(observations), rows)
+        newest = conn.execute(select(c).order_by(c.desc()).limit(len(rows)))
+        return sorted(newest.scalars())
+    return list(conn.execute(insert(observations).returning(c, sort_by_parameter_order=True), rows).scalars())
 
 
 def _measurement(conn: Connection, measurement_id: int) -> dict[str, Any]:

@@ -1,25 +1,30 @@
 """Estimate rows as arrays, however many there are.
 
-Millions of rows are read by an Arrow driver in a process of its own: the driver for SQLite brings its own copy of
-SQLite, and two copies in one process would break each other's file locks. Run as a module, this file is that process.
+Millions of rows are read by an Arrow driver in processes of their own: the driver for SQLite brings its own copy of
+SQLite, and two copies in one process would break each other's file locks.
 """
 
+import json
+import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import URL, Connection, make_url, select
+from sqlalchemy import URL, Connection, select
 
 from app.db.tables import estimates
 from app.flow.estimates.columns import NAMES, RECORD
 from paced.wire import ProblemState
 
 Arrays = dict[str, npt.NDArray[Any]]
-MANY = 100_000  # rows from which a process of its own is faster
+MANY = 100_000  # rows from which processes of their own are faster
+MAX_PARTS = 4
 DTYPES: dict[str, Any] = {
     "problem_id": np.int64,
     "holdout_key": np.int32,
@@ -51,48 +56,54 @@ def read(conn: Connection, measurement_id: int) -> tuple[Arrays, list[str]]:
     return arrays, skills
 
 
-def read_apart(url: URL, measurement_id: int) -> tuple[Arrays, list[str]]:
-    """The same from another process, for many rows; blocks until it is done."""
+def read_apart(url: URL, measurement_id: int, n_problems: int) -> tuple[Arrays, list[str]]:
+    """The same from other processes, for many rows; blocks until they are done.
+
+    Each reads a part, so that parts may be of different moments: every row is whole, and what was committed since the
+    caller began is applied again.
+    """
     import polars as pl
 
+    n_parts = _n_parts(url)
     with tempfile.TemporaryDirectory(prefix="paced-load-") as folder:
-        file = Path(folder) / "rows.arrow"
-        plain = url.set(drivername=url.get_backend_name()).render_as_string(hide_password=False)
-        command = [sys.executable, "-m", __name__, str(measurement_id), str(file)]
-        done = subprocess.run(command, input=plain, text=True, capture_output=True, check=False)  # noqa: S603 - our own
-        if done.returncode:
-            raise RuntimeError(f"loading measurement {measurement_id} failed: {done.stderr.strip()[-2000:]}")
-        frame = pl.read_ipc(file)
+        files = [Path(folder) / f"{part}.arrow" for part in range(n_parts)]
+        starts = [part * n_problems // n_parts for part in range(n_parts)]
+        queries = [
+            _query(url.get_backend_name(), measurement_id, start, end)
+            for start, end in zip(starts, [*starts[1:], None], strict=True)
+        ]
+        with ThreadPoolExecutor(n_parts) as threads:
+            list(threads.map(partial(_copy, url), queries, files))
+        frame = pl.concat([pl.read_ipc(file) for file in files])
     skills = frame["skill"].unique().sort().to_list()
-    arrays: Arrays = {name: frame[name].to_numpy().astype(dtype) for name, dtype in DTYPES.items()}
+    arrays: Arrays = {name: frame[name].to_numpy().astype(dtype, copy=False) for name, dtype in DTYPES.items()}
     arrays["quarantined_until"] = frame["quarantined_until"].to_numpy().astype(np.float64)
     arrays["is_ready"] = frame["is_ready"].to_numpy().astype(np.bool_)
     arrays["skill"] = frame["skill"].cast(pl.Enum(skills)).to_physical().to_numpy().astype(np.int32)
     return arrays, skills
 
 
-def main(measurement_id: int, file: Path) -> None:
-    """Copy a measurement's rows to an Arrow file; the database's URL comes on standard input."""
-    import adbc_driver_postgresql.dbapi as postgresql
-    import adbc_driver_sqlite.dbapi as sqlite
+def _n_parts(url: URL) -> int:
+    """A reader a core; on PostgreSQL the server's own process takes another."""
+    cores = os.cpu_count() or 1
+    return max(1, min(MAX_PARTS, cores if url.get_backend_name() == "sqlite" else cores // 2))
 
-    url = make_url(sys.stdin.read())
-    kind = url.get_backend_name()
-    query = (
-        f"SELECT {', '.join(DTYPES)}, {_EPOCH[kind]} AS quarantined_until, "  # noqa: S608 - our own names
+
+def _query(backend: str, measurement_id: int, start: int, end: int | None) -> str:
+    upto = "" if end is None else f" AND ordinal < {end}"
+    return (
+        f"SELECT {', '.join(DTYPES)}, {_EPOCH[backend]} AS quarantined_until, "  # noqa: S608 - our own names
         f"CASE WHEN state = '{ProblemState.READY.value}' THEN 1 ELSE 0 END AS is_ready, skill "
-        f"FROM estimates WHERE measurement_id = {measurement_id} ORDER BY ordinal"
+        f"FROM estimates WHERE measurement_id = {measurement_id} AND ordinal >= {start}{upto} ORDER BY ordinal"
     )
-    if kind == "sqlite":
-        connection = sqlite.connect(url.database)
-    else:
-        connection = postgresql.connect(url.render_as_string(hide_password=False))
-    with connection, connection.cursor() as cursor:
-        if kind == "sqlite":
-            cursor.adbc_statement.set_options(**{"adbc.sqlite.query.batch_rows": "65536"})
-        cursor.execute(query)
-        cursor.fetch_polars().write_ipc(file, compression="uncompressed")
 
 
-if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+def _copy(url: URL, query: str, file: Path) -> None:
+    backend = url.get_backend_name()
+    plain = url.set(drivername=backend).render_as_string(hide_password=False)
+    database = url.database if backend == "sqlite" else plain
+    asked = json.dumps({"backend": backend, "database": database, "query": query, "file": str(file)})
+    command = [sys.executable, "-m", "app.flow.estimates.arrow"]
+    done = subprocess.run(command, input=asked, text=True, capture_output=True, check=False)  # noqa: S603 - our own
+    if done.returncode:
+        raise RuntimeError(f"loading estimates failed: {done.stderr.strip()[-2000:]}")

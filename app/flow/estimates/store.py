@@ -90,7 +90,9 @@ class EstimateStore:
         # read before the rows, so that neither stands for an observation that they lack
         snapshot, watermark, measurement, known = await self._head(measurement_id)
         if measurement["n_problems"] >= bulk.MANY:
-            arrays, skills = await asyncio.to_thread(bulk.read_apart, self.db.url, measurement_id)
+            arrays, skills = await asyncio.to_thread(
+                bulk.read_apart, self.db.url, measurement_id, measurement["n_problems"]
+            )
         else:
             arrays, skills = await self._rows(measurement_id)
         return LoadedRows(

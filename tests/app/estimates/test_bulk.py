@@ -44,5 +44,5 @@ def test_a_load_that_fails_says_why(make_world: MakeWorld) -> None:
     world = make_world(3)
     url = world.service.settings.database_url
     missing = url.set(database="/nowhere/paced.sqlite3" if url.get_backend_name() == "sqlite" else "nowhere")
-    with pytest.raises(RuntimeError, match="loading measurement 1 failed"):
-        bulk.read_apart(missing, 1)
+    with pytest.raises(RuntimeError, match="loading estimates failed"):
+        bulk.read_apart(missing, 1, 3)

@@ -72,6 +72,7 @@ def run(small: bool) -> dict[str, Any]:
     for size in sizes:
         with tempfile.TemporaryDirectory(prefix="paced-draw-") as folder:
             rows += _measure(Path(folder), size, n_draws, is_busy=size == busy_size)
+            print(json.dumps(rows), file=sys.stderr, flush=True)  # long work: nothing is lost if it is stopped
     others = peers.measure(sizes[0] if small else PEER_N, BATCHES, 2.0 if small else 8.0)
     return {
         "settings": {"sizes": sizes, "batches": BATCHES, "n_draws": n_draws, "n_streams": N_STREAMS},

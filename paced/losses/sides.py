@@ -64,10 +64,7 @@ class Projection:
 
     def raw_logits(self, rows_C: Tensor, dtype: torch.dtype) -> Tensor:
         """Logits [C, V] of some tokens of a prepared projection, without the cap."""
-        hidden_C_H, weight_H_V = self.hidden[rows_C], self.weight_V_H.T
-        # bfloat16 logits would put up to 20 % of error on a token's KL.
-        is_wide = hidden_C_H.dtype is dtype
-        logits_C_V = hidden_C_H @ weight_H_V if is_wide else torch.mm(hidden_C_H, weight_H_V, out_dtype=dtype)
+        logits_C_V = product(self.hidden[rows_C], self.weight_V_H.T, dtype)
         return logits_C_V if self.bias_V is None else logits_C_V.add_(self.bias_V)
 
     def exact_logits(self, rows_R: Tensor, ids_R_K: Tensor) -> Tensor:
@@ -99,9 +96,17 @@ class TeacherLogits:
         return self.logits[rows_R[:, None], ids_R_K].double().clamp_min_(NEVER)
 
 
-def likeliest(logits_R_V: Tensor, n_tokens: int) -> Tensor:
-    """The ids [R, K] of the greatest logits."""
-    return logits_R_V.topk(min(n_tokens, logits_R_V.shape[-1]), sorted=False).indices
+def product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
+    """Multiply with a result in `dtype`: bfloat16 logits would put up to 20 % of error on a token's KL."""
+    return a @ b if a.dtype is dtype else torch.mm(a, b, out_dtype=dtype)
+
+
+def likeliest(n_words: int, logits_R_V: Tensor, *others: Tensor) -> Tensor:
+    """The ids [R, K] of the words nearest to the greatest logit, by any of the sides."""
+    nearness_R_V = logits_R_V - logits_R_V.amax(-1, keepdim=True)
+    for other_R_V in others:
+        torch.maximum(nearness_R_V, other_R_V - other_R_V.amax(-1, keepdim=True), out=nearness_R_V)
+    return nearness_R_V.topk(min(n_words, nearness_R_V.shape[-1]), sorted=False).indices
 
 
 def cap_slope(side: Side, raw_logits_R_V: Tensor) -> Tensor | None:

@@ -77,8 +77,8 @@ def check_top_k(teacher: TopK, settings: KLSettings, leading: torch.Size) -> Non
         raise ValueError(f"the teacher's ids and log-probabilities are {shapes}: give both as {[*leading]} and K")
     if settings.temperature != 1:
         raise ValueError(
-            f"temperature is {settings.temperature}, but served log-probabilities are those of temperature 1, and the "
-            "top-k alone do not tell those of another: leave it at 1"
+            f"temperature is {settings.temperature}, but served log-probabilities are those of temperature 1, and "
+            "the top-k alone do not tell those of another: leave it at 1"
         )
     if settings.divergence == "akl":
         raise ValueError(

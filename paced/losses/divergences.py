@@ -51,7 +51,8 @@ def jsd(ls_C_V: Tensor, lt_C_V: Tensor, *, beta: float) -> tuple[Tensor, Tensor]
     p_s_C_V, p_t_C_V = ls_C_V.exp(), lt_C_V.exp()
     gap_C_V = lt_C_V.sub_(ls_C_V)
     # log(p_s/m) = −log(1−β + β exp(gap)), taken from the side on which exp cannot overflow.
-    outer_C_V = torch.where(gap_C_V > 0, 1 - beta, beta).mul_(gap_C_V.abs().neg_().expm1_()).log1p_().neg_()
+    share_C_V = torch.where(gap_C_V > 0, gap_C_V.new_tensor(1 - beta), gap_C_V.new_tensor(beta))
+    outer_C_V = share_C_V.mul_(gap_C_V.abs().neg_().expm1_()).log1p_().neg_()
     log_s_m_C_V = torch.sub(outer_C_V, gap_C_V.clamp_min(0), out=ls_C_V)
     log_t_m_C_V = outer_C_V.add_(gap_C_V.clamp_max_(0))
     kl_s_C = (p_s_C_V * log_s_m_C_V).sum(-1)

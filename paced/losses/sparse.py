@@ -93,9 +93,8 @@ def _check(scored: TopK, n_vocabulary: int) -> None:
     if ids_N_K.shape[-1] >= n_vocabulary:
         raise ValueError(f"the teacher lists {ids_N_K.shape[-1]} of {n_vocabulary} tokens: give all of it as logits")
     if bool((ids_N_K >= n_vocabulary).any()):
-        raise ValueError(
-            f"the teacher lists token {int(ids_N_K.max()):,}, but the student's vocabulary is {n_vocabulary:,}"
-        )
+        highest = int(ids_N_K.max())
+        raise ValueError(f"the teacher lists token {highest:,}, but the student's vocabulary has {n_vocabulary:,}")
     is_listed_N_K = ids_N_K >= 0
     if not bool(is_listed_N_K[:, :1].all()):
         raise ValueError("the teacher lists nothing in the first slot of a token: leave it out by the mask")

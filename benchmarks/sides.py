@@ -89,12 +89,11 @@ class Inputs:
 
 
 def dense(inputs: Inputs) -> Tensor:
-    """Forward KL from full logits, in float32 at least."""
+    """Forward KL from full logits, in float32 at least; no name keeps the logits longer than needed."""
+    dtype = inputs.coefficient_N.dtype
     with torch.no_grad():
-        zt_N_V = inputs.teacher.hidden @ inputs.teacher.weight_V_H.T
-        lt_N_V = zt_N_V.to(inputs.coefficient_N.dtype).log_softmax(-1)
-    zs_N_V = inputs.student.hidden @ inputs.student.weight_V_H.T
-    ls_N_V = zs_N_V.to(inputs.coefficient_N.dtype).log_softmax(-1)
+        lt_N_V = (inputs.teacher.hidden @ inputs.teacher.weight_V_H.T).log_softmax(-1, dtype=dtype)
+    ls_N_V = (inputs.student.hidden @ inputs.student.weight_V_H.T).log_softmax(-1, dtype=dtype)
     kl_N = torch.nn.functional.kl_div(ls_N_V, lt_N_V, reduction="none", log_target=True).sum(-1)
     return (inputs.coefficient_N * kl_N).sum()
 

@@ -3,7 +3,7 @@
 import math
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,116 +12,27 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from paced import losses
-from paced.losses import KLSettings, Projection, distillation_loss, sequence_coefficients, weighted_kl
-
-DIVERGENCES = sorted(losses.DIVERGENCES)
-TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}
-
-
-# --- the reference ----------------------------------------------------------------------------------------------------
-
-
-def dense_log_probs(side: Projection, n_vocabulary: int, temperature: float) -> Tensor:
-    logits = side.hidden @ side.weight_V_H.T
-    if side.bias_V is not None:
-        logits = logits + side.bias_V
-    if side.soft_cap is not None:
-        logits = side.soft_cap * torch.tanh(logits / side.soft_cap)
-    return torch.log_softmax(logits[..., :n_vocabulary] / temperature, dim=-1)
-
-
-def dense_kl(student: Projection, teacher: Projection, config: KLSettings) -> Tensor:
-    """KL of each token [...], by the definition."""
-    n_vocabulary = config.vocab_size or min(len(student.weight_V_H), len(teacher.weight_V_H))
-    ls = dense_log_probs(student, n_vocabulary, config.temperature)
-    with torch.no_grad():
-        lt = dense_log_probs(teacher, n_vocabulary, config.temperature)
-    if config.divergence == "forward_kl":
-        return (lt.exp() * (lt - ls)).sum(-1)
-    return (ls.exp() * (ls - lt)).sum(-1)
-
-
-def dense_reference(student: Projection, teacher: Projection, coefficient: Tensor, config: KLSettings):
-    """Loss, KL of each token, and gradients of the student's tensors: float64, full logits, plain autograd."""
-    student, teacher = leaves(student, torch.float64), leaves(teacher, torch.float64)
-    kl = dense_kl(student, teacher, config)
-    loss = (coefficient.double() * kl).sum()
-    loss.backward()
-    return loss.detach(), kl.detach(), gradients(student)
-
-
-# --- material ---------------------------------------------------------------------------------------------------------
-
-
-def leaves(side: Projection, dtype: torch.dtype) -> Projection:
-    """The same numbers as fresh tensors that collect gradients."""
-
-    def leaf(x):
-        return None if x is None else x.detach().to(dtype).clone().requires_grad_()
-
-    return Projection(leaf(side.hidden), leaf(side.weight_V_H), leaf(side.bias_V), side.soft_cap)
-
-
-def gradients(side: Projection) -> list[Tensor]:
-    return [x.grad for x in (side.hidden, side.weight_V_H, side.bias_V) if x is not None]
-
-
-def projection(shape, n_vocabulary, width, *, seed, dtype=torch.float64, bias=False, soft_cap=None) -> Projection:
-    """Random logits with a standard deviation of about 1.
-
-    Far greater ones saturate the softmax, far smaller ones make all KL small: there float32 logits have lost digits
-    before any formula sees them, dense autograd's too.
-    """
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(*size):
-        return torch.randn(*size, generator=generator, dtype=torch.float64).to(dtype)
-
-    weight = normal(n_vocabulary, width) * (1 / math.sqrt(width))
-    return leaves(
-        Projection(normal(*shape, width), weight, normal(n_vocabulary) / 2 if bias else None, soft_cap), dtype
-    )
-
-
-def assert_close(ours: Tensor, reference: Tensor, tolerance: float) -> None:
-    """The difference's norm is within `tolerance` of the reference's."""
-    assert (ours.double() - reference.double()).norm() <= tolerance * reference.double().norm()
-
-
-@dataclass(frozen=True)
-class Case:
-    student: Projection
-    teacher: Projection
-    mask_B_T: Tensor
-    weights_B: Tensor
-    config: KLSettings
-
-
-@st.composite
-def cases(draw) -> Case:
-    n_sequences, n_positions = draw(st.integers(1, 4)), draw(st.integers(1, 5))
-    n_vocabulary = draw(st.integers(16, 60))
-    padding = st.integers(0, 9)
-    dtype = draw(st.sampled_from([torch.float32, torch.float64]))
-    seed = draw(st.integers(0, 2**31))
-    options = {"dtype": dtype, "bias": draw(st.booleans()), "soft_cap": draw(st.sampled_from([None, 3.0]))}
-    shape = (n_sequences, n_positions)
-    mask = draw(st.lists(st.booleans(), min_size=n_sequences * n_positions, max_size=n_sequences * n_positions))
-    weights = draw(st.lists(st.sampled_from([0.0, 0.1094, 0.25, 1.0, 7.0]), min_size=shape[0], max_size=shape[0]))
-    return Case(
-        student=projection(shape, n_vocabulary + draw(padding), draw(st.integers(4, 12)), seed=seed, **options),
-        teacher=projection(shape, n_vocabulary + draw(padding), draw(st.integers(4, 12)), seed=seed + 1, **options),
-        mask_B_T=torch.tensor(mask).view(shape),
-        weights_B=torch.tensor(weights, dtype=dtype),
-        config=KLSettings(
-            divergence=draw(st.sampled_from(DIVERGENCES)),
-            temperature=draw(st.sampled_from([0.8, 1.0, 1.5])),
-            vocab_size=draw(st.sampled_from([None, n_vocabulary])),
-            chunk_size=draw(st.integers(1, n_sequences * n_positions + 1)),
-        ),
-    )
-
+from paced.losses import (
+    DIVERGENCES,
+    KLSettings,
+    Projection,
+    chunked,
+    distillation_loss,
+    sequence_coefficients,
+    weighted_kl,
+)
+from paced.losses.divergences import forward_kl
+from tests.paced.dense import (
+    NAMES,
+    TOLERANCE,
+    assert_close,
+    cases,
+    dense_kl,
+    dense_reference,
+    gradients,
+    leaves,
+    projection,
+)
 
 # --- exactness --------------------------------------------------------------------------------------------------------
 
@@ -161,9 +72,9 @@ def test_loss_and_gradients_match_dense_float64_autograd(case, reduction):
         assert metrics.kl_token_mean.item() == pytest.approx(kl[is_scored].mean().item(), rel=TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize("divergence", DIVERGENCES)
+@pytest.mark.parametrize("divergence", NAMES)
 def test_chunks_of_more_rows_than_are_compared_at_a_time(divergence):
-    n_tokens = 2 * losses.ROWS_COMPARED + 5
+    n_tokens = 2 * chunked.ROWS_COMPARED["cpu"] + 5
     student, teacher = projection((n_tokens,), 30, 8, seed=1, soft_cap=3.0), projection((n_tokens,), 30, 4, seed=2)
     coefficient, config = torch.linspace(0, 1, n_tokens), KLSettings(divergence, chunk_size=n_tokens - 2)
     loss, kl, grads = dense_reference(student, teacher, coefficient, config)
@@ -189,7 +100,7 @@ def test_kl_is_never_negative_and_zero_against_itself(case):
     assert all((grad == 0).all() for grad in gradients(case.student))
 
 
-@pytest.mark.parametrize("divergence", DIVERGENCES)
+@pytest.mark.parametrize("divergence", NAMES)
 def test_a_small_kl_keeps_its_digits_in_float32(divergence):
     """Near the end of training p_s ≈ p_t: the plain sum would lose half the digits to the normalisers' rounding."""
     teacher = projection((16,), 500, 8, seed=1, dtype=torch.float32)
@@ -267,9 +178,9 @@ def test_tokens_of_coefficient_zero_are_never_projected(monkeypatch):
     def spy(ls, lt):
         n_rows.append(len(ls))
         assert (ls.exp().sum(-1) - 1).abs().max() < 1e-12
-        return losses.forward_kl(ls, lt)
+        return forward_kl(ls, lt)
 
-    monkeypatch.setitem(losses.DIVERGENCES, "forward_kl", spy)
+    monkeypatch.setitem(DIVERGENCES, "forward_kl", spy)
     student, teacher = projection((10,), 20, 4, seed=1), projection((10,), 20, 4, seed=2)
     coefficient = torch.tensor([0, 1, 0, 0, 1, 1, 0, 1, 1, 0]) / 5
     with torch.no_grad():
@@ -308,7 +219,7 @@ class Largest(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize("divergence", DIVERGENCES)
+@pytest.mark.parametrize("divergence", NAMES)
 def test_full_logits_never_exist(divergence):
     n_tokens, n_vocabulary, width = 64, 97, 5
     student, teacher = (projection((n_tokens,), n_vocabulary, width, seed=seed) for seed in (1, 2))
@@ -421,7 +332,12 @@ def test_vocabularies_that_differ_beyond_padding_are_refused_until_the_size_is_t
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"divergence": "k1"}, "divergence 'k1' is not known: choose one of forward_kl, reverse_kl"),
+        ({"divergence": "kl"}, "divergence 'kl' is not known: choose one of forward_kl, reverse_kl, jsd, akl"),
+        ({"divergence": "k1"}, "'k1' .* expected gradient of zero.*Use 'reverse_kl'"),
+        ({"divergence": "k3"}, "'k3' .* its gradient is that of the forward KL"),
+        ({"divergence": "top_k"}, "'top_k' .* leaves out the mass of all others.*Give the teacher as TopK"),
+        ({"divergence": "jsd", "beta": 1.0}, "beta is 1.0: .* the JSD is 0 whatever the student does"),
+        ({"divergence": "akl", "head_mass": 0.0}, "head_mass is 0.0"),
         ({"temperature": 0.0}, "temperature is 0.0"),
         ({"temperature": math.inf}, "temperature is inf"),
         ({"chunk_size": 0}, "chunk_size is 0"),

@@ -23,7 +23,7 @@ import torch
 
 from paced.client import Client
 from paced.errors import BatchExpired, PacedError
-from paced.losses import KLSettings, distillation_loss
+from paced.losses import KLSettings, distillation_loss, step_denominator
 from paced.wire import Batch, CheckpointCreate, Curriculum, Profile, RunState, Stage
 from worker import precision
 from worker.distill import checkpoint, model, stages
@@ -200,13 +200,13 @@ def group_loss(
 
 
 def loss_denominator(config: DistillConfig, examples: list[Example]) -> float:
-    """D of the whole step; loss weights have mean 1 over the set, so the set's mean times B is B."""
-    if config.reduction == "token_mean":
-        if len({e.weight for e in examples}) > 1:
-            raise ConfigRefused("loss weights differ within the batch, which token_mean cannot honour: use seq_mean")
-        return float(sum(len(e.answer) for e in examples))
-    total = sum(e.weight for e in examples)
-    return float(len(examples)) if config.denominator == "set_mean" and total > 0 else total
+    """D of the whole step; loss weights have mean 1 over the set. Raises ConfigRefused where D would mislead."""
+    weights = torch.tensor([e.weight for e in examples])
+    n_tokens = sum(len(e.answer) for e in examples)
+    try:
+        return step_denominator(weights, n_tokens, config.reduction, config.denominator)
+    except ValueError as error:
+        raise ConfigRefused(str(error)) from error
 
 
 def acknowledge(session: Session, batch: Batch, lesson: Lesson) -> None:

@@ -63,6 +63,9 @@ from .problems import (
     ProblemSet,
     ProblemSetCreate,
     ProblemState,
+    ProblemText,
+    ProblemTexts,
+    ProblemTextsQuery,
     Refusal,
 )
 from .regrading import (
@@ -177,6 +180,9 @@ __all__ = [
     "ProblemSet",
     "ProblemSetCreate",
     "ProblemState",
+    "ProblemText",
+    "ProblemTexts",
+    "ProblemTextsQuery",
     "Profile",
     "ProfileCreate",
     "Prompt",

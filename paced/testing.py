@@ -1,7 +1,6 @@
 """The service inside the caller's process, for tests of trainers: no port, no server, the same answers.
 
-    with in_process(create_app(settings)) as service, Client("http://service", key, http_transport=service) as client:
-        ...
+`with in_process(create_app(settings)) as service, Client("http://service", key, http_transport=service) as client:`
 """
 
 import asyncio

@@ -45,6 +45,7 @@ class Tries:
 
     def _may_pass(self, outcome: Outcome) -> bool:
         if not isinstance(outcome, httpx2.Response):
+            self._n_internal = 0
             return True
         self._n_internal = self._n_internal + 1 if outcome.status_code == 500 else 0
         return outcome.status_code in BUSY_STATUS or 0 < self._n_internal < MAX_INTERNAL_ERRORS

@@ -116,10 +116,12 @@ def test_connections_are_pooled(seen: Seen) -> None:
 
 
 def test_a_copy_keeps_how_the_client_was_made(tmp_path: Any) -> None:
-    with Client("http://far:1", "secret", timeout_s=3.0, retry_s=7.0, texts=tmp_path / "texts") as client:
-        with pickle.loads(pickle.dumps(client)) as copy:
-            assert (copy.url, copy.key) == ("http://far:1", "secret")
-            assert copy._transport.target == client._transport.target
-            assert copy._texts.file == tmp_path / "texts"
-            assert copy._transport._http is not client._transport._http
-            assert copy._transport._http.timeout == httpx2.Timeout(3.0)
+    with (
+        Client("http://far:1", "secret", timeout_s=3.0, retry_s=7.0, texts=tmp_path / "texts") as client,
+        pickle.loads(pickle.dumps(client)) as copy,
+    ):
+        assert (copy.url, copy.key) == ("http://far:1", "secret")
+        assert copy._transport.target == client._transport.target
+        assert copy._texts.file == tmp_path / "texts"
+        assert copy._transport._http is not client._transport._http
+        assert copy._transport._http.timeout == httpx2.Timeout(3.0)

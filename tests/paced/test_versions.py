@@ -22,9 +22,11 @@ def refusal(status: int, code: str) -> httpx2.Response:
 
 
 def test_an_answer_that_cannot_be_read_names_both_versions() -> None:
-    with client_of(httpx2.Response(200, json={"title": "s"}), "9.1.0") as client:
-        with pytest.raises(VersionMismatch) as caught:
-            client.student("s")
+    with (
+        client_of(httpx2.Response(200, json={"title": "s"}), "9.1.0") as client,
+        pytest.raises(VersionMismatch) as caught,
+    ):
+        client.student("s")
     assert str(caught.value) == (
         f"GET /v1/students/s: client {__version__} and service 9.1.0 do not understand each other "
         f"(name: Field required); install `paced==9.1.0` here, or bring the service to {__version__}"
@@ -36,9 +38,11 @@ def test_an_answer_that_cannot_be_read_names_both_versions() -> None:
     "response", [httpx2.Response(200, text="<html>hello</html>"), httpx2.Response(200, json=[])], ids=repr
 )
 def test_another_server_is_not_taken_for_the_service(response: httpx2.Response) -> None:
-    with client_of(response, None) as client:
-        with pytest.raises(VersionMismatch, match="http://service does not answer as a PACED service does"):
-            client.student("s")
+    with (
+        client_of(response, None) as client,
+        pytest.raises(VersionMismatch, match="http://service does not answer as a PACED service does"),
+    ):
+        client.student("s")
 
 
 @pytest.mark.parametrize(
@@ -46,9 +50,11 @@ def test_another_server_is_not_taken_for_the_service(response: httpx2.Response) 
     [(404, "no_such_route"), (405, "method_not_allowed"), (422, "unknown_field"), (422, "unknown_parameter")],
 )
 def test_what_an_older_service_does_not_know(status: int, code: str) -> None:
-    with client_of(refusal(status, code), "0.0.1") as client:
-        with pytest.raises(VersionMismatch, match=r"service 0\.0\.1 do not understand each other \(why\)"):
-            client.create_student(wire.StudentCreate(name="s"))
+    with (
+        client_of(refusal(status, code), "0.0.1") as client,
+        pytest.raises(VersionMismatch, match=r"service 0\.0\.1 do not understand each other \(why\)"),
+    ):
+        client.create_student(wire.StudentCreate(name="s"))
 
 
 @pytest.mark.parametrize("version", [__version__, None])

@@ -6,19 +6,18 @@ and after whatever crash, gets the same batch, and the service has drawn it once
 
 import itertools
 import logging
-import queue
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Final, Generic, Literal, TypeVar
+from typing import Any, Final, Literal
 
 from paced import wire
+from paced.ahead import Ahead
 from paced.client import Client
 from paced.errors import BatchExpired, NothingEligible, ScheduleComplete, Unavailable, Unreachable
 
-T = TypeVar("T")
 POLL_S: Final = 1.0
 _ALIGNED = ("problem_id", "pass_rate", "weight", "draw_probability", "loss_weight", "problems")
 
@@ -62,6 +61,10 @@ class Ranks:
         place = f"{position}" if self.mode == "share" else f"{position}/{self.rank}"
         return f"{run_id}:{place}" + (f"~{attempt}" if attempt else "")
 
+    def place(self, position: int) -> int:
+        """How many batches of the run come before this rank's one at a position."""
+        return position if self.mode == "share" else position * self.n_ranks + self.rank
+
     def cut(self, batch: wire.Batch) -> wire.Batch:
         """The share of this rank."""
         if self.mode == "own" or self.n_ranks == 1:
@@ -73,12 +76,17 @@ class Ranks:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a run's batches come from; `size` counts problems of a batch, `patience_s` how long to wait for some."""
+    """Where a run's batches come from.
+
+    `size` counts problems of a batch, `n_steps` batches of the whole schedule (None: it has no end), `patience_s` how
+    long to wait where no problem can be drawn.
+    """
 
     client: Client
     curriculum_id: str
     run_id: str
     size: int
+    n_steps: int | None
     ranks: Ranks = Ranks()
     patience_s: float = 600.0
 
@@ -87,6 +95,8 @@ class Source:
 
         Raises NothingEligible after waiting in vain.
         """
+        if self._is_over(position):
+            return None
         for attempt in itertools.count():
             batch = self._patiently(self.ranks.key(self.run_id, position, attempt), stop)
             if batch is None:
@@ -94,6 +104,14 @@ class Source:
             if batch.state != wire.BatchState.EXPIRED:
                 return Draw(position, self.ranks.cut(self.client.with_texts(batch)))
         raise AssertionError("attempts do not end")
+
+    def _is_over(self, position: int) -> bool:
+        """Several workers at once may ask past the end: the last steps are for the positions before it."""
+        place = self.ranks.place(position)
+        if self.n_steps is None or place < self.n_steps:
+            return False
+        n_steps = count_steps(self.client.curriculum(self.curriculum_id).schedule)  # it may be longer now
+        return n_steps is not None and place >= n_steps
 
     def _patiently(self, key: str, stop: threading.Event) -> wire.Batch | None:
         deadline, is_said = time.monotonic() + self.patience_s, False
@@ -114,7 +132,7 @@ class Source:
     def draws(self, start: int, stride: int, n_ahead: int) -> Iterator[Draw]:
         """Draws at `start`, `start + stride`, ... to the end of the schedule, `n_ahead` of them ahead of use."""
         stop = threading.Event()
-        with closing(_Ahead(self._in_order(start, stride, stop), n_ahead, stop)) as ahead:
+        with closing(Ahead(self._in_order(start, stride, stop), n_ahead, stop)) as ahead:
             yield from ahead
 
     def _in_order(self, start: int, stride: int, stop: threading.Event) -> Iterator[Draw]:
@@ -125,40 +143,10 @@ class Source:
             yield draw
 
 
-class _Ahead(Generic[T]):
-    """Takes items from an iterator in a thread, up to `n` before they are asked for; each error where it belongs."""
-
-    def __init__(self, source: Iterator[T], n: int, stop: threading.Event) -> None:
-        self._source, self._stop = source, stop
-        self._ready: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue()
-        self._room = threading.Semaphore(n + 1)
-        threading.Thread(target=self._fill, name="paced-ahead", daemon=True).start()
-
-    def _fill(self) -> None:
-        error: BaseException | None = None
-        try:
-            while self._room.acquire() and not self._stop.is_set():
-                self._ready.put((next(self._source), None))
-        except StopIteration:
-            pass
-        except BaseException as caught:
-            error = caught
-        self._ready.put((None, error))
-
-    def __iter__(self) -> Iterator[T]:
-        while True:
-            item, error = self._ready.get()
-            if error is not None:
-                raise error
-            if item is None:
-                return
-            yield item
-            self._room.release()
-
-    def close(self) -> None:
-        """End the thread; a draw under way may still be made, and is found again by its key."""
-        self._stop.set()
-        self._room.release()
+def count_steps(schedule: Sequence[wire.StagePlan]) -> int | None:
+    """Batches of a whole schedule, None when its last stage is open."""
+    steps = [plan.steps for plan in schedule]
+    return None if None in steps else sum(filter(None, steps))
 
 
 class Stream:
@@ -182,7 +170,8 @@ class Stream:
     ) -> None:
         found = next(client.curricula(name=curriculum), None) or client.curriculum(curriculum)
         made = client.create_run(wire.RunCreate(curriculum_id=found.curriculum_id, name=run))
-        self.source = Source(client, found.curriculum_id, made.run_id, size, ranks, patience_s)
+        n_steps = count_steps(found.schedule)
+        self.source = Source(client, found.curriculum_id, made.run_id, size, n_steps, ranks, patience_s)
         self._n_ahead = n_ahead
         self._position = 0
         self._unacknowledged: list[str] = []

@@ -248,6 +248,15 @@ def test_it_ends_with_the_schedule(make: Make, n_ahead: int) -> None:
     assert take(stream, 100) == []
 
 
+@pytest.mark.parametrize("curriculum", [SHORT], indirect=True)
+def test_a_schedule_made_longer_is_followed(make: Make, client: Client, curriculum: wire.Curriculum) -> None:
+    stream = make(ranks=Ranks(0, 2, "own"))
+    assert len(take(stream, 100)) == 3
+    longer = wire.CurriculumUpdate.model_validate({"schedule": [{"stage": "forward_kl", "steps": 9}]})
+    client.update_curriculum(curriculum.curriculum_id, longer)
+    assert [draw.position for draw in take(stream, 100)] == [3, 4]
+
+
 def test_a_state_of_another_run_is_refused(make: Make) -> None:
     state = make("one").state_dict()
     with pytest.raises(ValueError, match="give the run its former name"):

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
+from pydantic import TypeAdapter
+
 from paced import wire
 
 FRESH_S: Final = 600.0
@@ -26,6 +28,7 @@ WHERE curriculum_id = ? AND problem_id IN (SELECT value FROM json_each(?))
 _TRIM = """
 DELETE FROM texts WHERE checked_at <= (SELECT checked_at FROM texts ORDER BY checked_at DESC LIMIT 1 OFFSET ?)
 """
+_PROBLEMS = TypeAdapter(list[wire.BatchProblem])
 
 
 class Texts:
@@ -84,8 +87,8 @@ class Texts:
     def filled(self, batch: wire.Batch) -> wire.Batch:
         """The batch with its texts; raises KeyError for one that is neither kept nor asked for."""
         found = self._found(batch.curriculum_id, batch.problem_id)
-        problems = [wire.BatchProblem.model_validate_json(found[problem_id][1]) for problem_id in batch.problem_id]
-        return batch.model_copy(update={"problems": problems})
+        bodies = ",".join(found[problem_id][1] for problem_id in batch.problem_id)
+        return batch.model_copy(update={"problems": _PROBLEMS.validate_json(f"[{bodies}]")})
 
     def _found(self, curriculum_id: str, problem_ids: Iterable[int]) -> dict[int, tuple[str, str, float]]:
         conn = self._of_this_process()

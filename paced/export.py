@@ -119,7 +119,11 @@ def _parquet(path: Path, rows: Iterator[Row]) -> int:
     kept = list(rows)
     is_text = {name for row in kept for name, value in row.items() if isinstance(value, str | dict)}
     flat = [{name: _cell(value) if name in is_text else value for name, value in row.items()} for row in kept]
-    polars.DataFrame(flat, infer_schema_length=None).write_parquet(path)
+    real, text = polars.Float64, ("solution", "flag", "flag_detail", "measured_at", "quarantine_reason")
+    types: dict[str, Any] = {"pass_rate": real, "weight": real, "interval": polars.List(real)}
+    types |= {"checkpoint_index": polars.Int64, **dict.fromkeys(text, polars.String)}
+    empty = {name: kind for name, kind in types.items() if kept and name in kept[0]}  # the same in every split
+    polars.DataFrame(flat, infer_schema_length=None, schema_overrides=empty).write_parquet(path)
     return len(flat)
 
 

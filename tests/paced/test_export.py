@@ -106,6 +106,9 @@ def test_a_dataset_folder_is_read_back_by_an_import(
     folder = tmp_path / "tiny-sums"
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     assert names == ["README.md", f"data/test-00000-of-00001.{ending}", f"data/train-00000-of-00001.{ending}"]
+    if has_polars:
+        types = [pl.read_parquet_schema(path) for path in sorted((folder / "data").iterdir())]
+        assert types[0] == types[1]
     card = (folder / "README.md").read_text()
     assert card.startswith("---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n")
     target = f"again-{ending}"

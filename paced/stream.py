@@ -6,9 +6,10 @@ and after whatever crash, gets the same batch, and the service has drawn it once
 
 import itertools
 import logging
+import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -129,14 +130,14 @@ class Source:
                 stop.wait(POLL_S)
         return None
 
-    def draws(self, start: int, stride: int, n_ahead: int) -> Iterator[Draw]:
-        """Draws at `start`, `start + stride`, ... to the end of the schedule, `n_ahead` of them ahead of use."""
+    def draws(self, start: int, stride: int, n_ahead: int, end: int = sys.maxsize) -> Iterator[Draw]:
+        """Draws at `start`, `start + stride`, ... below `end`, while the schedule lasts; `n_ahead` ahead of use."""
         stop = threading.Event()
-        with closing(Ahead(self._in_order(start, stride, stop), n_ahead, stop)) as ahead:
+        with closing(Ahead(self._in_order(range(start, end, stride), stop), n_ahead, stop)) as ahead:
             yield from ahead
 
-    def _in_order(self, start: int, stride: int, stop: threading.Event) -> Iterator[Draw]:
-        for position in itertools.count(start, stride):
+    def _in_order(self, positions: Iterable[int], stop: threading.Event) -> Iterator[Draw]:
+        for position in positions:
             draw = self.draw(position, stop)
             if draw is None:
                 return

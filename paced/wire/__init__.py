@@ -63,9 +63,6 @@ from .problems import (
     ProblemSet,
     ProblemSetCreate,
     ProblemState,
-    ProblemText,
-    ProblemTexts,
-    ProblemTextsQuery,
     Refusal,
 )
 from .regrading import (
@@ -93,6 +90,7 @@ from .rollouts import (
     RolloutGroup,
 )
 from .students import Checkpoint, CheckpointCreate, Profile, ProfileCreate, Student, StudentCreate
+from .texts import ProblemText, ProblemTexts, ProblemTextsQuery
 from .training import (
     MetricPoint,
     Metrics,

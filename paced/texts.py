@@ -15,6 +15,7 @@ from paced import wire
 
 FRESH_S: Final = 600.0
 MAX_TEXTS: Final = 200_000
+TRIM_EVERY: Final = 20_000  # looking for the oldest reads them all
 _TABLE = """
 CREATE TABLE IF NOT EXISTS texts (
     curriculum_id TEXT, problem_id INTEGER, etag TEXT NOT NULL, body TEXT NOT NULL, checked_at REAL NOT NULL,
@@ -43,7 +44,7 @@ class Texts:
         self._open()
 
     def _open(self) -> None:
-        self._owner, self._lock = os.getpid(), threading.Lock()
+        self._owner, self._lock, self._n_untrimmed = os.getpid(), threading.Lock(), 0
         if self.file is not None:
             self.file.parent.mkdir(parents=True, exist_ok=True)
         place = ":memory:" if self.file is None else self.file
@@ -81,7 +82,10 @@ class Texts:
                 "UPDATE texts SET checked_at = ? WHERE curriculum_id = ? AND problem_id = ?",
                 [(now, curriculum_id, problem_id) for problem_id in unchanged],
             )
-            conn.execute(_TRIM, (MAX_TEXTS,))
+            self._n_untrimmed += len(rows)
+            if self._n_untrimmed >= TRIM_EVERY:
+                conn.execute(_TRIM, (MAX_TEXTS,))
+                self._n_untrimmed = 0
             conn.execute("COMMIT")
 
     def filled(self, batch: wire.Batch) -> wire.Batch:

@@ -9,10 +9,11 @@ import pytest
 
 from app.main import create_app
 from app.settings import Settings
-from paced import Client, wire
+from paced import Client, texts, wire
 from paced.testing import in_process
 from paced.texts import FRESH_S, Texts
 from tests.app.world import build
+from tests.paced.filling import fill
 from tests.service import ADMIN_KEY, Service, serve
 
 PROMPT_CHARS = 240  # of a grade-school word problem; its worked solution is a little longer
@@ -122,18 +123,24 @@ def test_ids_that_no_problem_has_are_left_out_and_twice_is_once(client: Client, 
     assert [text.problem_id for text in found] == [known]
 
 
-def _fill(file: Path, batch: wire.Batch, answer: wire.ProblemTexts) -> None:
-    texts = Texts(file)
-    for _ in range(20):
-        texts.keep(batch.curriculum_id, wire.ProblemTextsQuery(problem_ids=batch.problem_id), answer)
-        assert texts.filled(batch).problems is not None
+def test_the_oldest_go_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(texts, "MAX_TEXTS", 30)
+    monkeypatch.setattr(texts, "TRIM_EVERY", 10)
+    clock, kept = Clock(), Texts(now=lambda: clock.now)
+    for first in range(0, 100, 10):
+        clock.now += 1
+        fields = {"etag": "e", "prompt": "?", "answer": "", "grader": "math", "solution": None, "tags": []}
+        answer = wire.ProblemTexts.model_validate({"texts": [{"problem_id": first + i, **fields} for i in range(10)]})
+        kept.keep("cur_1", wire.ProblemTextsQuery(problem_ids=list(range(first, first + 10))), answer)
+    assert sorted(kept._found("cur_1", range(100))) == list(range(70, 100))
+    kept.close()
 
 
 def test_processes_share_a_file(client: Client, curriculum: wire.Curriculum, tmp_path: Path) -> None:
     batch = client.draw_batch(curriculum.curriculum_id, 20, include="ids")
     answer = client.problem_texts(wire.ProblemTextsQuery(problem_ids=batch.problem_id))
     context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_fill, args=(tmp_path / "texts", batch, answer)) for _ in range(4)]
+    workers = [context.Process(target=fill, args=(tmp_path / "texts", batch, answer)) for _ in range(4)]
     for worker in workers:
         worker.start()
     for worker in workers:

@@ -36,6 +36,7 @@ from app.flow.problems.api import router as problems_router
 from app.flow.problems.decisions import DecisionStore
 from app.flow.problems.service import ProblemService
 from app.flow.problems.store import ProblemStore
+from app.flow.problems.texts_api import router as texts_router
 from app.flow.rollouts.api import router as rollouts_router
 from app.flow.rollouts.disputes import DisputeStore
 from app.flow.rollouts.measurements import MeasurementStore
@@ -55,6 +56,7 @@ from app.grading import router as grading_router
 from app.http import document, problem_json
 from app.http.etag import EtagMiddleware
 from app.http.limits import BodyLimitMiddleware
+from app.http.version import VersionMiddleware
 from app.settings import Settings
 from paced import __version__
 from paced.wire import Scope
@@ -62,6 +64,7 @@ from paced.wire import Scope
 log = structlog.get_logger()
 ROUTERS = (
     problems_router,
+    texts_router,
     students_router,
     rollouts_router,
     review_router,
@@ -117,6 +120,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
     app.add_middleware(EtagMiddleware)
     app.add_middleware(BodyLimitMiddleware, max_body_mb=settings.max_body_mb, max_import_mb=settings.max_import_mb)
     app.add_middleware(AuthMiddleware)
+    app.add_middleware(VersionMiddleware)
     app.add_middleware(telemetry.TelemetryMiddleware, telemetry=watch)
     return app
 

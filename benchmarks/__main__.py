@@ -13,6 +13,7 @@ NAMES = {
     "replay": "estimators on real answers of a model in training, by what they forecast",
     "rollout": "tokens/s of the rollout worker against plain vLLM",
     "draw": "durable weighted draws over HTTP, by pool size and while reports come in",
+    "client": "what a trainer waits for its batches, and the bytes that travel for them",
     "processes": "several API processes on one PostgreSQL: observations missed, and how late they are seen",
     "frontier": "estimators on simulated students: error of the weights, reach, recall, rollouts needed",
     "import": "rows/s and memory of an import over HTTP, against polars reading the file",

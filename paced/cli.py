@@ -12,6 +12,7 @@ from paced.errors import PacedError
 PARTS = {
     "import": ("paced.importing", (), ""),
     "client": ("paced.commands", (), ""),
+    "rates": ("paced.rates", (), ""),
     "review": ("paced.review", (), ""),
     "service": ("app.cli", ("serve", "migrate", "rebuild", "replay"), "service"),
     "grading": ("worker.grading.command", ("grade", "regrade"), "grade"),

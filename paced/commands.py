@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +14,7 @@ from paced.client import Client
 from paced.doctor import examine
 from paced.export import Format, write_rows
 from paced.options import AsJson, Key, Url
+from paced.selecting import Selection, only_measurement, rows_of
 
 console = Console(stderr=True)
 
@@ -39,25 +39,42 @@ def answer(value: Any, as_json: bool) -> None:
 
 
 def export(
-    measurement: Annotated[str, typer.Argument(help="Measurement id, such as mea_1")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write")],
+    measurement: Annotated[
+        str | None, typer.Argument(help="Measurement id, such as mea_1; may be left out where there is only one")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File or folder to write; STUDENT-SET.FORMAT if left out")
+    ] = None,
     file_format: Annotated[Format | None, typer.Option("--format", help="By the file's ending if left out")] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="Only so many problems, the heaviest first")] = None,
+    band: Annotated[
+        tuple[float, float] | None, typer.Option(metavar="LOW HIGH", help="Only pass rates from LOW to HIGH")
+    ] = None,
+    alpha: Annotated[float, typer.Option(min=0, max=64, help="Exponent of p in the weight")] = 1.0,
+    beta: Annotated[float, typer.Option(min=0, max=64, help="Exponent of 1 - p in the weight")] = 1.0,
+    with_holdout: Annotated[
+        bool, typer.Option("--with-holdout", help="With --top or --band: held-out problems too")
+    ] = False,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the problems of a measurement with their pass rates to a JSONL, CSV or Parquet file."""
+    """Write the problems of a measurement with their pass rates and weights, for use without the service.
+
+    JSONL, CSV, Parquet, or a `dataset` folder for Hugging Face `datasets`. --top and --band leave out what training
+    must not see: problems held out, flagged, or not measured. `weight` is p^alpha (1-p)^beta, 1 at its peak.
+    """
+    chosen = Selection(band, top, alpha, beta, with_holdout)
     with Client(url, key) as client:
-        found = client.measurement(measurement)
-        n_rows = write_rows(output, file_format, _export_rows(client, found))
-    answer({"file": str(output), "n_rows": n_rows} if as_json else f"{n_rows} rows written to {output}", as_json)
+        found = client.measurement(measurement) if measurement else only_measurement(client)
+        place = output or _place(found, file_format or Format.JSONL)
+        n_rows = write_rows(place, file_format, chosen.chosen(rows_of(client, found)))
+    answer({"file": str(place), "n_rows": n_rows} if as_json else f"{n_rows} rows written to {place}", as_json)
 
 
-def _export_rows(client: Client, measurement: wire.Measurement) -> Iterator[dict[str, Any]]:
-    estimates = client.estimates(measurement.measurement_id, limit=1000)
-    problems = client.problems(measurement.problem_set, limit=1000)
-    for estimate, problem in zip(estimates, problems, strict=False):
-        yield {**problem.model_dump(mode="json"), **estimate.model_dump(mode="json")}
+def _place(measurement: wire.Measurement, file_format: Format) -> Path:
+    ending = "" if file_format == Format.DATASET else f".{file_format}"
+    return Path(f"{measurement.student}-{measurement.problem_set}{ending}")
 
 
 def doctor(url: Url = None, key: Key = None, as_json: AsJson = False) -> None:

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from paced import wire
+from paced import __version__, wire
 from paced.client import Client
 from paced.errors import ApiError, NotAllowed, PacedError, Unreachable
+from paced.transport import is_compatible
 
 # what each part of the system needs, and the extra that brings it
 PARTS = {
@@ -85,8 +86,16 @@ def _service(url: str | None, key: str | None) -> Iterator[Finding]:
         except ApiError as error:
             yield Finding("fault", "service", error.detail, "read its log")
             return
-        yield Finding("ok", "service", f"{client.url}, version {ready.get('version')}, {ready.get('database')}")
+        yield _version(client.url, str(ready.get("version")), str(ready.get("database")))
         yield from _work(client)
+
+
+def _version(url: str, theirs: str, database: str) -> Finding:
+    found = f"{url}, version {theirs}, {database}"
+    if is_compatible(theirs):
+        return Finding("ok", "service", found)
+    advice = f"this client is {__version__}: install `paced=={theirs}`, or bring the service to {__version__}"
+    return Finding("fault", "service", found, advice)
 
 
 def _work(client: Client) -> Iterator[Finding]:

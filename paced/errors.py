@@ -2,6 +2,7 @@
 
 PacedError
 ├── Unreachable            no answer came: the service is down, or the network is
+├── VersionMismatch        client and service are of versions that do not understand each other
 └── ApiError               the service answered with a problem detail (RFC 9457)
     ├── BadRequest         400, 413, 415, 422: mend the request
     ├── NotAllowed         401, 403: wrong key or scope
@@ -16,6 +17,8 @@ PacedError
 
 from typing import Any
 
+from paced import __version__
+
 
 class PacedError(Exception):
     """Base of everything this package raises."""
@@ -23,6 +26,23 @@ class PacedError(Exception):
 
 class Unreachable(PacedError):
     """The service gave no answer, after all retries."""
+
+
+class VersionMismatch(PacedError):
+    """An answer that this client cannot read, or a request that this service does not know; it says which to change."""
+
+    def __init__(self, url: str, method: str, path: str, theirs: str | None, detail: str) -> None:
+        if theirs is None:
+            said = f"{url} does not answer as a PACED service does; check the address"
+        elif theirs == __version__:
+            said = f"{url} says it has this client's version: one of the two is a changed copy, install both anew"
+        else:
+            said = f"install `paced=={theirs}` here, or bring the service to {__version__}"
+        super().__init__(
+            f"{method} {path}: client {__version__} and service {theirs or 'unknown'} do not understand each other "
+            f"({detail}); {said}"
+        )
+        self.service_version = theirs
 
 
 class ApiError(PacedError):

@@ -92,6 +92,7 @@ from .rollouts import (
     RolloutGroup,
 )
 from .students import Checkpoint, CheckpointCreate, Profile, ProfileCreate, Student, StudentCreate
+from .texts import ProblemText, ProblemTexts, ProblemTextsQuery
 from .training import (
     MetricPoint,
     Metrics,
@@ -181,6 +182,9 @@ __all__ = [
     "ProblemSet",
     "ProblemSetCreate",
     "ProblemState",
+    "ProblemText",
+    "ProblemTexts",
+    "ProblemTextsQuery",
     "Profile",
     "ProfileCreate",
     "Prompt",

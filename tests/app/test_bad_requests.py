@@ -190,6 +190,7 @@ BAD_BODIES = [
         "unknown_problem",
     ),
     ("POST", "/v1/teacher-references/query", {"teacher": "t", "problem_ids": [-1]}, "out_of_range"),
+    ("POST", "/v1/problem-texts/query", {"problem_ids": [-1]}, "out_of_range"),
     ("POST", "/v1/keys", {"name": "k", "scopes": []}, "out_of_range"),
     ("POST", "/v1/keys", {"name": "k", "scopes": ["root"]}, "validation_failed"),
 ]

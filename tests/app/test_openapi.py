@@ -139,6 +139,7 @@ def calls(folder: Path) -> dict[str, Callable[[Client], Any]]:
         "import_problems": lambda c: c.import_problems("p", file),
         "list_problems": lambda c: list(c.problems("p")),
         "get_problem": lambda c: c.problem("p", 0),
+        "query_problem_texts": lambda c: c.problem_texts(wire.ProblemTextsQuery(problem_ids=[41])),
         "decide_problem": lambda c: c.decide("p", 0, decision),
         "list_decisions": lambda c: list(c.decisions("p")),
         "create_student": lambda c: c.create_student(wire.StudentCreate(name="s")),

@@ -49,6 +49,8 @@ def problem(status: int, code: str, headers: dict[str, str] | None = None, **mem
         problem(503, "busy"),
         problem(429, "slow_down", {"Retry-After": "0"}),
         problem(503, "busy", {"Retry-After": "Wed, 25 Nov 2026 08:00:00 GMT"}),
+        problem(503, "busy", {"Retry-After": "soon"}),
+        problem(500, "internal"),
         httpx2.Response(502, text="<html>bad gateway</html>"),
         httpx2.Response(504),
         httpx2.ConnectError("refused"),
@@ -126,7 +128,7 @@ def test_without_retries_there_is_one_try() -> None:
         (409, "schedule_complete", errors.ScheduleComplete),
         (413, "body_too_large", errors.BadRequest),
         (422, "out_of_range", errors.BadRequest),
-        (500, "internal", errors.Unavailable),
+        (501, "not_there", errors.Unavailable),
     ],
 )
 def test_errors_have_types(status: int, code: str, kind: type[errors.ApiError]) -> None:
@@ -141,7 +143,7 @@ def test_errors_have_types(status: int, code: str, kind: type[errors.ApiError]) 
 
 @pytest.mark.parametrize("answer", [httpx2.Response(500, text="<html>"), httpx2.Response(500, json=[1])], ids=repr)
 def test_an_answer_that_is_no_problem_detail_is_still_an_error(answer: httpx2.Response) -> None:
-    with Script(answer).client() as client, pytest.raises(errors.Unavailable, match="HTTP 500"):
+    with Script(answer).client(retry_s=0.0) as client, pytest.raises(errors.Unavailable, match="HTTP 500"):
         client.student("s")
 
 

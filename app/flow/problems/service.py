@@ -1,13 +1,15 @@
 """Creating problem sets and importing files into them."""
 
 import asyncio
+import hashlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import IO
+from typing import IO, Any
 
+import orjson
 import structlog
 
 from app.clock import Clock
@@ -63,6 +65,12 @@ class ProblemService:
         """One problem."""
         return await self._store.get(name, ordinal)
 
+    async def texts(self, problem_ids: list[int], etags: dict[int, str]) -> bytes:
+        """ProblemTexts as JSON, without the texts that still have the ETag given; no object an item."""
+        rows = await self._store.by_id(list(dict.fromkeys(problem_ids)))
+        tagged = ({**row, "etag": _etag(row)} for row in rows)
+        return orjson.dumps({"texts": [row for row in tagged if etags.get(row["problem_id"]) != row["etag"]]})
+
     async def decide(self, name: str, ordinal: int, body: ProblemDecision) -> Problem:
         """Serve, set aside or leave out a problem; leases and draws follow from the next one on."""
         problem = await self._decisions.decide(name, ordinal, body, self._clock())
@@ -114,6 +122,10 @@ class ProblemService:
         except UnreadableFile as error:
             raise Invalid(f"{file_name}: {error.reason}", code=error.code, file=file_name) from error
         return importing.report(file_name, time.perf_counter() - started)
+
+
+def _etag(text: dict[str, Any]) -> str:
+    return hashlib.blake2b(orjson.dumps(text, option=orjson.OPT_SORT_KEYS), digest_size=8).hexdigest()
 
 
 def _sweep(spool: Path) -> None:

@@ -108,6 +108,15 @@ class ProblemStore:
         rows = rows_as_dicts(conn.execute(query.order_by(c.ordinal).limit(limit)))
         return [{**row, "prompt": orjson.loads(row["prompt"])} for row in rows]
 
+    @reads
+    def by_id(self, conn: Connection, problem_ids: Sequence[int]) -> list[dict[str, Any]]:
+        """What a trainer needs of some problems, in the order asked for; ids that no problem has are left out."""
+        c = problems.c
+        query = select(c.problem_id, c.prompt, c.answer, c.grader, c.solution, c.tags)
+        found = {row["problem_id"]: row for row in rows_in(conn, query, c.problem_id, problem_ids)}
+        rows = [found[problem_id] for problem_id in problem_ids if problem_id in found]
+        return [{**row, "prompt": orjson.loads(row["prompt"])} for row in rows]
+
     @writes
     def log_import(self, conn: Connection, report: ImportReport, now: dt.datetime) -> None:
         """Keep what an import did."""

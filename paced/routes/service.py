@@ -1,0 +1,43 @@
+"""Beside the flow: grading on request, API keys, health."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from paced import wire
+from paced.calls import Call, Pages, at, get, listed, nothing, post, route
+
+
+class ServiceRoutes:
+    """Calls on the service itself."""
+
+    @route
+    def grade(self, answers: Sequence[wire.AnswerToGrade]) -> Call[wire.Grades]:
+        """Verdicts on answers that the caller brings, in order; nothing is stored."""
+        return post("/v1/grade", wire.GradeRequest(answers=list(answers)), wire.Grades)
+
+    @route
+    def grader_stats(self) -> Call[wire.GraderStats]:
+        """What the service's graders have done since it started."""
+        return get("/v1/grade/stats", wire.GraderStats)
+
+    @route
+    def create_key(self, body: wire.KeyCreate) -> Call[wire.KeyCreated]:
+        """Make an API key; its secret is shown this once."""
+        return post("/v1/keys", body, wire.KeyCreated)
+
+    @listed
+    def keys(self) -> Pages[wire.Key]:
+        """All API keys, without secrets."""
+        return Pages("/v1/keys", wire.Key)
+
+    @route
+    def revoke_key(self, key_id: str) -> Call[None]:
+        """Make an API key useless."""
+        return Call("DELETE", at("/v1/keys/{}", key_id), nothing)
+
+    @route
+    def ready(self) -> Call[dict[str, Any]]:
+        """What the service says of itself (version, database, schema)."""
+        return Call("GET", "/readyz", TypeAdapter(dict[str, Any]).validate_json)

@@ -34,6 +34,7 @@ from app.flow.batches.law import Law
 from app.http.idempotency import Idempotency
 from app.main import create_app
 from app.settings import Settings
+from app.telemetry import configure_logs
 from benchmarks import peers
 from paced import Client, wire
 
@@ -172,8 +173,10 @@ def _stream(client: Client, curriculum: str, n: int, batch: int, n_draws: int) -
 def _shares(folder: Path, http_s: float, batch: int) -> dict[str, Any]:
     """Milliseconds of a draw: the draw itself, JSON, the database with its thread, and HTTP with the client."""
 
+    configure_logs("error", as_json=True)
+
     async def work() -> dict[str, Any]:
-        app = create_app(Settings(data=folder, log_level="error"))
+        app = create_app(Settings(data=folder))
         async with app.router.lifespan_context(app):
             service = app.state.batches
             (curriculum, *_) = await app.state.curricula.page(None, None, None, 1)

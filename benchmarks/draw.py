@@ -172,7 +172,6 @@ def _stream(client: Client, curriculum: str, n: int, batch: int, n_draws: int) -
 
 def _shares(folder: Path, http_s: float, batch: int) -> dict[str, Any]:
     """Milliseconds of a draw: the draw itself, JSON, the database with its thread, and HTTP with the client."""
-
     configure_logs("error", as_json=True)
 
     async def work() -> dict[str, Any]:

@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import torch
 from torch.utils.data import Dataset
 
 from paced.client import Client
 from paced.integrations.graded import Graded, Judge
-from paced.integrations.rows import Rows
-from paced.integrations.verl import parsed
+from paced.integrations.rows import Rows, parsed
 
 Item = tuple[str, str, str, None]
 Reward = Callable[[Sequence[str], Sequence[str], Sequence[str]], dict[str, Any]]
@@ -68,11 +68,14 @@ def install() -> None:
 
 
 def rewarded(graded: Graded, judge: Judge) -> Reward:
-    """A `reward_func` for a file that `reward.remote_url` names: judges what follows the prompt, and counts it."""
+    """A `reward_func` for a file that `reward.remote_url` names: judges what follows the prompt, and counts it.
+
+    Its rewards and scores are float tensors, shape (n_queries,).
+    """
 
     def reward_func(queries: Sequence[str], prompts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
         answers = [query.removeprefix(prompt) for query, prompt in zip(queries, prompts, strict=True)]
-        rewards = graded.judged(judge, answers, labels)
+        rewards = torch.tensor(graded.judged(judge, answers, labels))
         return {"rewards": rewards, "scores": rewards, "extra_logs": {}}
 
     return reward_func
@@ -85,7 +88,8 @@ def server(reward: Reward, port: int = 5000, host: str = "127.0.0.1") -> Threadi
         def do_POST(self) -> None:
             try:
                 asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                body, status = reward(asked["query"], asked["prompts"], asked["labels"]), 200
+                found = reward(asked["query"], asked["prompts"], asked["labels"])
+                body, status = {**found, "rewards": found["rewards"].tolist(), "scores": found["scores"].tolist()}, 200
             except (KeyError, TypeError, ValueError) as error:
                 body, status = {"error": str(error)}, 422
             sent = json.dumps(body).encode()

@@ -1,7 +1,7 @@
 """A run's batches as a data set of rows, for trainers that ask for row numbers in order.
 
-Row i is problem i % size of the batch at position i // size. The batch is drawn when its first row is asked for; whoever
-asks again, in whatever process and after whatever crash, gets the same one.
+Row i is problem i % size of the batch at position i // size. The batch is drawn when its first row is asked for;
+whoever asks again, in whatever process and after whatever crash, gets the same one.
 """
 
 import json
@@ -14,6 +14,7 @@ from paced.client import Client
 from paced.prompts import chat_messages
 from paced.stream import Draw, Source, count_steps
 
+SCHEME: Final = "paced:"
 N_KEPT: Final = 4  # batches whose rows may be asked for by turns
 
 
@@ -103,3 +104,11 @@ class Rows:
                     raise IndexError(f"the schedule ended before step {position}")
                 self._kept = {**dict(list(self._kept.items())[1 - N_KEPT :]), position: draw}
             return self._kept[position]
+
+
+def parsed(name: str) -> tuple[str, str]:
+    """(curriculum, run) of `paced:CURRICULUM/RUN`; raises ValueError where one is missing."""
+    curriculum, _, run = name.removeprefix(SCHEME).partition("/")
+    if not curriculum or not run:
+        raise ValueError(f"name the curriculum and the run as {SCHEME}CURRICULUM/RUN, not {name!r}")
+    return curriculum, run

@@ -1,4 +1,4 @@
-"""verl on a curriculum: a data set for `data.custom_cls`, whose prompts are a run's batches and which reports each step.
+"""verl on a curriculum: a data set for `data.custom_cls` whose prompts are a run's batches, and which reports steps.
 
 `data.train_files=paced:CURRICULUM/RUN data.shuffle=False data.custom_cls.path=pkg://paced.integrations.verl
 data.custom_cls.name=CurriculumDataset`. Written to verl 0.7 to 0.9, which is imported for other files only.
@@ -6,16 +6,14 @@ data.custom_cls.name=CurriculumDataset`. Written to verl 0.7 to 0.9, which is im
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch.utils.data import Dataset
 
 from paced.client import Client
 from paced.integrations.graded import Graded, Judge, send
-from paced.integrations.rows import Rows, Ticket
-
-SCHEME: Final = "paced:"
+from paced.integrations.rows import SCHEME, Rows, Ticket, parsed
 
 
 class CurriculumDataset(Dataset[dict[str, Any]]):
@@ -26,7 +24,7 @@ class CurriculumDataset(Dataset[dict[str, Any]]):
     """
 
     def __new__(cls, data_files: Any, *arguments: Any, **named: Any) -> Any:
-        """This data set, or verl's own for other files."""
+        """Make this data set, or verl's own for other files."""
         if _names(data_files) is not None:
             return super().__new__(cls)
         from verl.utils.dataset.rl_dataset import RLHFDataset
@@ -102,11 +100,3 @@ def _names(data_files: Any) -> tuple[str, str] | None:
     if len(files) != 1 or not str(files[0]).startswith(SCHEME):
         return None
     return parsed(str(files[0]))
-
-
-def parsed(name: str) -> tuple[str, str]:
-    """(curriculum, run) of `paced:CURRICULUM/RUN`; raises ValueError where one is missing."""
-    curriculum, _, run = name.removeprefix(SCHEME).partition("/")
-    if not curriculum or not run:
-        raise ValueError(f"name the curriculum and the run as {SCHEME}CURRICULUM/RUN, not {name!r}")
-    return curriculum, run

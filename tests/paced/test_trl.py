@@ -6,16 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from paced import Client, wire
 from paced.integrations.trl import Curriculum, Weighted, WeightedSampler
 from tests.app.world import build
+from tests.paced.tiny import tiny_model
 from tests.service import Service, serve
 
 SIZE, N_GENERATIONS, N_STEPS = 4, 4, 3
-TEMPLATE = "{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
 pytestmark = pytest.mark.filterwarnings("ignore")  # TRL, datasets and accelerate warn of each other
 
 
@@ -34,29 +32,6 @@ def client(service: Service) -> Iterator[Client]:
 @pytest.fixture
 def curriculum(client: Client, tmp_path: Path) -> wire.Curriculum:
     return build(client, tmp_path, 40, holdout_share=0.2)
-
-
-def tiny_model(folder: Path) -> Path:
-    """Two layers over characters, with weights of chance."""
-    letters = [chr(code) for code in range(32, 127)] + ["\n", "<pad>", "<eos>", "<unk>"]
-    words = Tokenizer(models.WordLevel({letter: i for i, letter in enumerate(letters)}, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>", chat_template=TEMPLATE
-    )
-    config = LlamaConfig(
-        vocab_size=len(letters),
-        hidden_size=32,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=None,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 def trainer_of(model: Path, curriculum: Curriculum, rewards: list[Any], n_steps: int = N_STEPS, **options: Any) -> Any:

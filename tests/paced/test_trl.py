@@ -118,6 +118,38 @@ def test_a_resumed_grpo_run_draws_no_step_twice(client: Client, curriculum: wire
     assert newest.checkpoint_index == 1
 
 
+@pytest.mark.slow
+def test_a_grpo_run_that_dies_with_a_batch_goes_on_with_it(
+    client: Client, curriculum: wire.Curriculum, tmp_path: Path
+) -> None:
+    """What was fetched but not trained on comes back once: no step is skipped, none is done twice."""
+    model = tiny_model(tmp_path / "model")
+
+    class Dying(list[Any]):
+        def append(self, value: Any) -> None:
+            if len(self) == 2:
+                raise KeyboardInterrupt
+            super().append(value)
+
+    saving = {"save_strategy": "steps", "save_steps": 1}
+    with pytest.raises(KeyboardInterrupt):
+        trainer_of(model, Curriculum(client, "main", "grpo"), Dying(), n_steps=4, **saving).train()
+    before = log_of(client, curriculum)
+    assert [batch.state for batch in before[:3]] == ["acknowledged", "acknowledged", "open"]
+    lost = before[2].problem_id
+
+    rewards: list[Any] = []
+    trainer = trainer_of(model, Curriculum(client, "main", "grpo"), rewards, n_steps=4, **saving)
+    trainer.train(resume_from_checkpoint=str(tmp_path / "out/checkpoint-2"))
+    log = log_of(client, curriculum)
+    assert [batch.batch_id for batch in log][: len(before)] == [batch.batch_id for batch in before]
+    assert [(batch.step, batch.state) for batch in log] == [(step, "acknowledged") for step in range(4)]
+    assert len(rewards) == 2
+    served = Counter(problem_id for batch in log for problem_id in batch.problem_id)
+    for problem_id in lost:
+        assert client.estimate(curriculum.measurement_id, problem_id).n_groups == served[problem_id]
+
+
 def test_the_sampler_repeats_as_trl_asks(client: Client, curriculum: wire.Curriculum) -> None:
     mine = Curriculum(client, "main", "sampler")
     dataset = mine.dataset()

@@ -132,14 +132,16 @@ class Weighted:
     """Goes before TRL's trainer in a class of yours; `max_steps` says how long to train."""
 
     curriculum: Curriculum
+    counting: "Acknowledging"
     args: Any
     num_generations: int
     num_iterations: int
 
     def __init__(self, *arguments: Any, curriculum: Curriculum, callbacks: Sequence[Any] = (), **named: Any) -> None:
         self.curriculum = curriculum
+        self.counting = Acknowledging(curriculum, self)
         named.setdefault("train_dataset", curriculum.dataset())
-        named["callbacks"] = [*callbacks, Acknowledging(curriculum, self)]
+        named["callbacks"] = [*callbacks, self.counting]
         super().__init__(*arguments, **named)
 
     @property
@@ -147,12 +149,16 @@ class Weighted:
         """Backward passes that one draw is good for."""
         return int(self.num_iterations * self.args.steps_per_generation)
 
+    @property
+    def draw_size(self) -> int:
+        """Problems of one draw, which all ranks share."""
+        return int(self.args.generation_batch_size // self.num_generations)
+
     def _get_train_sampler(self, dataset: Any = None) -> WeightedSampler:  # noqa: ARG002 - TRL's own signature
         if self.args.max_steps <= 0:
             raise ValueError("a weighted stream has no epochs: set `max_steps`")
-        size = self.args.generation_batch_size // self.num_generations
         n_draws = -(-self.args.max_steps * self.args.gradient_accumulation_steps // self.n_micro_steps)
-        return WeightedSampler(self.curriculum, size, self.num_generations, self.n_micro_steps, n_draws)
+        return WeightedSampler(self.curriculum, self.draw_size, self.num_generations, self.n_micro_steps, n_draws)
 
 
 class Acknowledging(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
@@ -160,20 +166,20 @@ class Acknowledging(TrainerCallback):  # type: ignore[misc]  # transformers ship
 
     def __init__(self, curriculum: Curriculum, trainer: Weighted) -> None:
         self._curriculum, self._trainer = curriculum, trainer
-        self._n_micro_steps = 0
+        self.n_micro_steps = 0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         """A resumed trainer passes over what it did before."""
-        self._n_micro_steps = state.global_step * args.gradient_accumulation_steps
+        self.n_micro_steps = state.global_step * args.gradient_accumulation_steps
 
     def on_substep_end(self, *_: Any, **__: Any) -> None:
         """One backward pass of a step that accumulates several."""
-        self._n_micro_steps += 1
+        self.n_micro_steps += 1
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         """The optimiser step is done."""
-        self._n_micro_steps += 1
-        n_done = self._n_micro_steps // self._trainer.n_micro_steps
+        self.n_micro_steps += 1
+        n_done = self.n_micro_steps // self._trainer.n_micro_steps
         while self._curriculum.drawn and self._curriculum.drawn[0].position < n_done:
             self._curriculum.finish()
 

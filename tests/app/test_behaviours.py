@@ -5,6 +5,13 @@ What other tests show in full is not repeated:
 - answers cut at the token limit are counted apart from wrong ones:
   `test_truncated_answers_are_counted_apart_or_as_fail` in test_leases.py, and for a trainer's outcomes
   `test_outcomes_are_counted_once` in test_batches.py;
+- weighted sampling from a stock TRL run, without a fork:
+  `test_prompts_follow_the_weights_and_nothing_else_differs_from_trl_alone` in tests/paced/test_trl_grpo.py, which also
+  has a shaped reward beside the judge, `test_grpo_trains_on_weighted_batches_and_reports` in tests/paced/test_trl.py;
+- a trainer dies after fetching a batch: `test_an_unacknowledged_batch_expires_and_its_problems_return_once` in
+  test_batches.py (the problems return, once), `test_killed_and_resumed_each_draw_is_consumed_once` in
+  tests/paced/test_pytorch.py (the trainer returns first: no step skipped or doubled), and
+  `test_a_grpo_run_that_dies_with_a_batch_goes_on_with_it` in tests/paced/test_trl.py (the same of TRL);
 - the same seed and state give the same batches after a restart: `test_a_restart_changes_nothing` in test_batches.py;
 - a problem that starts to fail after it was measured is set aside, with a back-off that doubles:
   `test_problems_that_keep_failing_are_set_aside_with_a_reason` in test_leases.py.
@@ -176,6 +183,29 @@ def test_the_next_batch_follows_a_changed_alpha_beta_gamma_and_band(make_world: 
         expected = dict(zip(ids.tolist(), (law / law.sum()).tolist(), strict=True))
         assert batch.draw_probability == pytest.approx([expected[i] for i in batch.problem_id], rel=1e-5)
         assert (0 if batch.shortfall is None else batch.shortfall.n_filtered) == (~is_inside).sum()
+
+
+def test_a_shaped_reward_is_refused_and_p_comes_from_the_binary_outcome(make_world: MakeWorld) -> None:
+    """Neither a batch's outcomes nor a lease's rollouts have a place for one; `passes` of `observed` is TRL's side."""
+    world = make_world(6, holdout_share=0.0, estimator=PLUG_IN)
+    batch, lease = world.draw(2), world.claim(1)
+    one, two = batch.problem_id
+    outcome = {"problem_id": one, "checkpoint_index": 0, "n_passed": 1, "n_failed": 3}
+    rollout = {"text": "?", "verdict": "fail", "n_tokens": 1}
+    headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
+    with httpx2.Client(base_url=world.client.url, headers=headers) as http:
+        for shaped in ({"reward": 0.7}, {"n_passed": 1.7}, {"n_passed": [0.2, 0.9]}):
+            refused = http.post(f"/v1/batches/{batch.batch_id}/ack", json={"outcomes": [{**outcome, **shaped}]})
+            assert_problem(refused, 422, "invalid_request")
+        for shaped in ({"reward": 0.7}, {"verdict": 0.7}, {"verdict": "0.7"}):
+            group_ = {"problem_id": leased(lease)[0], "checkpoint_index": 0, "rollouts": [{**rollout, **shaped}]}
+            body = {"token": lease.token, "groups": [group_]}
+            refused = http.post(f"/v1/rollout-leases/{lease.lease_id}/report", json=body)
+            assert_problem(refused, 422, "invalid_request")
+    assert world.client.batch(batch.batch_id).state == "open"
+    assert {e.n_groups for e in world.estimates().values()} == {0}
+    finish(world, batch, {one: 2, two: 7})
+    assert [world.estimate(i).pass_rate for i in (one, two)] == [2 / 8, 7 / 8]
 
 
 def sibling(world: World, **fields: Any) -> World:

@@ -6,16 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from paced import Client, wire
 from paced.integrations.trl import Curriculum, Weighted, WeightedSampler
 from tests.app.world import build
+from tests.paced.tiny import tiny_model
 from tests.service import Service, serve
 
 SIZE, N_GENERATIONS, N_STEPS = 4, 4, 3
-TEMPLATE = "{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
 pytestmark = pytest.mark.filterwarnings("ignore")  # TRL, datasets and accelerate warn of each other
 
 
@@ -34,29 +32,6 @@ def client(service: Service) -> Iterator[Client]:
 @pytest.fixture
 def curriculum(client: Client, tmp_path: Path) -> wire.Curriculum:
     return build(client, tmp_path, 40, holdout_share=0.2)
-
-
-def tiny_model(folder: Path) -> Path:
-    """Two layers over characters, with weights of chance."""
-    letters = [chr(code) for code in range(32, 127)] + ["\n", "<pad>", "<eos>", "<unk>"]
-    words = Tokenizer(models.WordLevel({letter: i for i, letter in enumerate(letters)}, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>", chat_template=TEMPLATE
-    )
-    config = LlamaConfig(
-        vocab_size=len(letters),
-        hidden_size=32,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=None,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 def trainer_of(model: Path, curriculum: Curriculum, rewards: list[Any], n_steps: int = N_STEPS, **options: Any) -> Any:
@@ -141,6 +116,38 @@ def test_a_resumed_grpo_run_draws_no_step_twice(client: Client, curriculum: wire
     assert [c.step for c in client.checkpoints("tiny")] == [None, 2, 4]
     newest = client.estimate(curriculum.measurement_id, log[3].problem_id[0]).observations[0]
     assert newest.checkpoint_index == 1
+
+
+@pytest.mark.slow
+def test_a_grpo_run_that_dies_with_a_batch_goes_on_with_it(
+    client: Client, curriculum: wire.Curriculum, tmp_path: Path
+) -> None:
+    """What was fetched but not trained on comes back once: no step is skipped, none is done twice."""
+    model = tiny_model(tmp_path / "model")
+
+    class Dying(list[Any]):
+        def append(self, value: Any) -> None:
+            if len(self) == 2:
+                raise KeyboardInterrupt
+            super().append(value)
+
+    saving = {"save_strategy": "steps", "save_steps": 1}
+    with pytest.raises(KeyboardInterrupt):
+        trainer_of(model, Curriculum(client, "main", "grpo"), Dying(), n_steps=4, **saving).train()
+    before = log_of(client, curriculum)
+    assert [batch.state for batch in before[:3]] == ["acknowledged", "acknowledged", "open"]
+    lost = before[2].problem_id
+
+    rewards: list[Any] = []
+    trainer = trainer_of(model, Curriculum(client, "main", "grpo"), rewards, n_steps=4, **saving)
+    trainer.train(resume_from_checkpoint=str(tmp_path / "out/checkpoint-2"))
+    log = log_of(client, curriculum)
+    assert [batch.batch_id for batch in log][: len(before)] == [batch.batch_id for batch in before]
+    assert [(batch.step, batch.state) for batch in log] == [(step, "acknowledged") for step in range(4)]
+    assert len(rewards) == 2
+    served = Counter(problem_id for batch in log for problem_id in batch.problem_id)
+    for problem_id in lost:
+        assert client.estimate(curriculum.measurement_id, problem_id).n_groups == served[problem_id]
 
 
 def test_the_sampler_repeats_as_trl_asks(client: Client, curriculum: wire.Curriculum) -> None:

@@ -1,6 +1,7 @@
 """NeMo-RL on a curriculum: a data set of datums for its `setup`, and an environment's answers as observations.
 
-Set `data.shuffle=false`. Written to NeMo-RL's interfaces of November 2025 and after; it is not imported here.
+Set `data.shuffle=false`. Written to the interfaces of NeMo-RL's repository as they were read, not to a release; it is
+not imported here, and was not run.
 """
 
 from collections.abc import Sequence

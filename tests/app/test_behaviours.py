@@ -187,7 +187,7 @@ def test_the_next_batch_follows_a_changed_alpha_beta_gamma_and_band(make_world: 
 
 def test_a_shaped_reward_is_refused_and_p_comes_from_the_binary_outcome(make_world: MakeWorld) -> None:
     """Neither a batch's outcomes nor a lease's rollouts have a place for one; `passes` of `observed` is TRL's side."""
-    world = make_world(6, holdout_share=0.0, estimator=PLUG_IN)
+    world = make_world(6, holdout_share=0.0)
     batch, lease = world.draw(2), world.claim(1)
     one, two = batch.problem_id
     outcome = {"problem_id": one, "checkpoint_index": 0, "n_passed": 1, "n_failed": 3}
@@ -205,6 +205,7 @@ def test_a_shaped_reward_is_refused_and_p_comes_from_the_binary_outcome(make_wor
     assert world.client.batch(batch.batch_id).state == "open"
     assert {e.n_groups for e in world.estimates().values()} == {0}
     finish(world, batch, {one: 2, two: 7})
+    change(world, estimator=PLUG_IN)
     assert [world.estimate(i).pass_rate for i in (one, two)] == [2 / 8, 7 / 8]
 
 

@@ -1,7 +1,7 @@
 """Adapters of verl, OpenRLHF and NeMo-RL, each through the loader that its trainer uses, against a real service.
 
 The trainers themselves need GPUs: what they call, and in which order, is written down here from verl 0.9.1 (its
-`ray_trainer`), OpenRLHF 0.11.2 and NeMo-RL's sources of November 2025.
+`ray_trainer`), OpenRLHF 0.11.2 and NeMo-RL's repository (no release).
 """
 
 import asyncio

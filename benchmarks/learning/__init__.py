@@ -10,7 +10,7 @@ own code, with the exact KL of `paced.losses`.
 Pass rates on the hold-out are exact (models.py); what the arms know of the pool comes from sampled, graded answers,
 whose tokens are counted. Intervals are over seeds, each a pool, a hold-out, texts, answers and draws of its own;
 teacher and student are one pair, so they say nothing of other models. Results are kept under `.benchmarks/learning`,
-and a run does what is missing: stop it at any time, or give it `--seconds` by PACED_LEARNING_SECONDS.
+and a run does what is missing: stop it at any time, or let PACED_LEARNING_SECONDS stop it.
 """
 
 import os

@@ -6,7 +6,7 @@ from typing import Any
 from benchmarks.learning.mixes import HARD, Mix
 from benchmarks.learning.models import Recipe
 
-TEACHER = Recipe(width=96, n_layers=3, n_steps=1200, lengths=(1.0,) * 8 + (0.15, 0.15))
+TEACHER = Recipe(width=96, n_layers=3, n_steps=900, lengths=(1.0,) * 8 + (0.1, 0.0))
 STUDENT = Recipe(width=64, n_layers=3, n_steps=500, lengths=(6.0,) * 4 + (1.0,) * 4 + (0.0, 0.0), seed=1)
 
 

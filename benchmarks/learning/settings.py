@@ -27,7 +27,7 @@ class Settings:
     n_candidates: int = 12_000
     budget: int = 120_000
     batch_size: int = 32
-    learning_rate: float = 3e-4
+    learning_rate: float = 5e-4
     n_checkpoints: int = 8
     remeasured_share: float = 0.25
     n_answers: int = 8

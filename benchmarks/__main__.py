@@ -16,6 +16,8 @@ NAMES = {
     "client": "what a trainer waits for its batches, and the bytes that travel for them",
     "processes": "several API processes on one PostgreSQL: observations missed, and how late they are seen",
     "frontier": "estimators on simulated students: error of the weights, reach, recall, rollouts needed",
+    "learning": "what a small student learns by each way to draw and each schedule, at equal tokens",
+    "snr": "gradient signal-to-noise by pass rate, and the Beta kernel that describes it",
     "import": "rows/s and memory of an import over HTTP, against polars reading the file",
     "loss": "memory and time of the chunked KL losses against dense autograd",
     "grading": "answers/s of the grader pool against math-verify in a plain loop",

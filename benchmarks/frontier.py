@@ -19,14 +19,13 @@ from typing import Any
 import numpy as np
 
 from app.flow.batches.samplers import exponential_keys
-from app.flow.estimates.columns import AUDITS, NAMES, BoolArray, Columns, FloatArray, IntArray, audited, observed
+from app.flow.estimates.columns import Columns, FloatArray, IntArray
 from app.flow.estimates.estimators import Beta, Estimator, Gaussian, PlugIn, is_inside
-from app.flow.estimates.filters import Abilities, Beliefs, LoneBeliefs, observe, observe_alone
+from benchmarks.known import Known
 from paced.wire import Kernel
 
 K = 8
 BATCH = 256
-AUDIT_SHARE = 0.25
 WINDOW = 10  # steps within which a problem should be drawn
 BEST_SHARE = 0.2
 WARM_UP = 0.4
@@ -102,15 +101,18 @@ def simulate(world: World, arms: dict[str, Arm], seed: int) -> dict[str, dict[st
     """Means over the steps after the warm-up, by arm; every arm sees the same answers."""
     rng = np.random.default_rng(seed)
     student = _Student(world, rng)
-    known = _Known(world, student, rng)
+    skills = rng.integers(0, world.n_skills, world.n_problems) if world.is_blind else student.skills
+    known = Known(skills, world.n_skills)
     draws = {name: _Draws(np.random.default_rng([seed, i])) for i, name in enumerate(arms)}
     for step in range(world.n_steps):
         student.move()
-        known.measure(step, student.p)
+        rows, is_audit = known.due(world.n_measured, rng)
+        n_passed = rng.binomial(K, student.p[rows]).astype(np.float64)
+        known.count(rows, is_audit, n_passed, K, step)
         if step < WARM_UP * world.n_steps:
             continue
         for name, arm in arms.items():
-            draws[name].judge(arm, known.columns, student.p)
+            draws[name].judge(arm, known.pool.columns, student.p)
     return {name: draw.means() for name, draw in draws.items()}
 
 
@@ -131,46 +133,6 @@ class _Student:
     def p(self) -> FloatArray:
         p: FloatArray = 1 / (1 + np.exp(self._difficulty - self._ability[self.skills]))
         return p
-
-
-class _Known:
-    """What was measured: the service's columns, moved by its own functions."""
-
-    def __init__(self, world: World, student: _Student, rng: np.random.Generator) -> None:
-        self._rng, self._world = rng, world
-        self._skills = rng.integers(0, world.n_skills, world.n_problems) if world.is_blind else student.skills
-        self._abilities = Abilities.prior(world.n_skills)
-        self._measured_at = np.full(world.n_problems, -1)
-        self.columns = Columns.zeros(world.n_problems)
-        self.columns.audits = np.zeros((world.n_skills, len(AUDITS)))
-
-    def measure(self, step: int, p: FloatArray) -> None:
-        """Answers of the due problems, counted."""
-        rows, is_audit = self._due()
-        self._measured_at[rows] = step
-        k, n = self._rng.binomial(K, p[rows]).astype(np.float64), np.full(len(rows), float(K))
-        columns, before = self.columns, self.columns.take(rows)
-        alone_mean, alone_variance = observe_alone(LoneBeliefs.of(before), k, n, step)
-        found, self._abilities = observe(Beliefs.of(before), self._abilities, self._skills[rows], k, n, step)
-        self._count(rows, k.astype(np.int64))
-        columns.audits = audited(columns.audits, self._skills[rows], is_audit, k, n)
-        columns.logit_mean[rows], columns.logit_variance[rows] = found.mean, found.variance
-        columns.ability_seen[rows], columns.belief_index[rows] = found.ability_seen, found.index
-        columns.alone_mean[rows], columns.alone_variance[rows] = alone_mean, alone_variance
-        columns.skill, columns.levels, columns.now_index = self._skills, self._abilities.level, step
-
-    def _due(self) -> tuple[IntArray, BoolArray]:
-        n_audit = int(self._world.n_measured * AUDIT_SHARE)
-        age = self._measured_at + 0.5 * self._rng.random(len(self._measured_at))
-        oldest = np.argpartition(age, self._world.n_measured - n_audit)[: self._world.n_measured - n_audit]
-        audit = self._rng.choice(len(age), n_audit, replace=False)
-        rows = np.unique(np.concatenate([oldest, audit]))
-        return rows, np.isin(rows, audit)
-
-    def _count(self, rows: IntArray, passed: IntArray) -> None:
-        for row, k in zip(rows.tolist(), passed.tolist(), strict=True):
-            before = {name: getattr(self.columns, name)[row] for name in NAMES}
-            self.columns.put(row, {**before, **observed(before, k, K)})
 
 
 class _Draws:

@@ -1,0 +1,204 @@
+"""Gradient signal-to-noise by pass rate: the bell curve that PACED's weight rests on, measured.
+
+Problems of the learning laboratory are grouped by the student's exact pass rate. Of each, the gradient of its
+distillation loss (sequence mean of the exact KL, on one text of the teacher for forward KL, of the student for reverse
+KL) is projected to `N_PROJECTED` numbers by random signs, which keeps inner products in expectation. In a group of n
+gradients g with mean ḡ and spread S = Σ‖g − ḡ‖²/(n − 1),
+
+    signal² = ‖ḡ‖² − S/n  (without the part of ‖ḡ‖² that is noise),    SNR = signal² / S.
+
+log SNR is fitted by c + α log p + β log(1 − p), that is by the Beta kernel w = p^α (1 − p)^β; so is log signal², for
+the size of what a group teaches. Intervals by resampling the problems of each group. `coherence` is SNR as the share
+of an average gradient that points along the mean: signal² / (signal² + S).
+
+`useful` is the cosine between a group's mean gradient and the gradient of all problems between mastered and hopeless.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from app.flow.estimates.columns import FloatArray, IntArray
+from benchmarks.learning import models
+from benchmarks.learning.mixes import TEACHER_LOW
+from benchmarks.learning.settings import Settings
+from benchmarks.learning.skills import encode
+from benchmarks.learning.trial import weighted_loss
+from benchmarks.learning.world import Problem, make_candidates, write
+from worker.distill.data import Example
+
+EDGES = (0.0, 0.01, 0.05, 0.15, 0.3, 0.5, 0.7, 0.85, 0.95, 0.99, 1.0)
+N_PROJECTED = 1024
+N_RESAMPLED = 200
+FLOOR = 1e-4  # of SNR and p, before logarithms
+DIVERGENCES = ("forward_kl", "reverse_kl")
+PLOT = Path(".benchmarks/learning/snr.html")
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Projected gradients [n, N_PROJECTED] and exact pass rates [n] of each group of problems."""
+
+    gradients: list[FloatArray]
+    rates: list[FloatArray]
+
+    @property
+    def centres(self) -> FloatArray:
+        """Mean pass rate of each group."""
+        return np.array([rates.mean() for rates in self.rates])
+
+
+def run(small: bool) -> dict[str, Any]:
+    """Both divergences, on problems that the teacher can do and on those that it cannot; writes a plot."""
+    from benchmarks.learning import small_settings
+
+    settings = small_settings() if small else Settings()
+    n_each, rng = (24 if small else 120), np.random.default_rng(0)
+    teacher, student = models.load(settings.teacher), models.load(settings.student)
+    candidates = make_candidates(2 * settings.n_candidates, rng)
+    ours, theirs = models.pass_rates(student, candidates), models.pass_rates(teacher, candidates)
+    rows: list[dict[str, Any]] = []
+    figures: dict[str, Any] = {}
+    for pool, is_in in (("teacher_right", theirs >= TEACHER_LOW), ("all", np.ones(len(ours), np.bool_))):
+        chosen = grouped(ours, np.flatnonzero(is_in), n_each, rng)
+        for divergence in DIVERGENCES:
+            groups = _gradients(student, teacher, candidates, ours, chosen, divergence)
+            found = describe(groups)
+            rows += [{"pool": pool, "divergence": divergence, **row} for row in found]
+            for name, what in (("kernel", "snr"), ("kernel_signal", "signal")):
+                figures[f"{name}_{divergence}_{pool}"] = fit_with_interval(groups, what, rng)
+    plot(rows, figures, PLOT)
+    return {
+        "settings": {**settings.as_dict(), "n_each": n_each, "edges": EDGES, "n_projected": N_PROJECTED},
+        "rows": rows,
+        "figures": {**figures, "plot": str(PLOT)},
+    }
+
+
+def grouped(rates: FloatArray, rows: IntArray, n_each: int, rng: np.random.Generator) -> list[IntArray]:
+    """Up to `n_each` of the rows between each two edges of the pass rate; groups of fewer than 8 are left out."""
+    places = np.clip(np.digitize(rates[rows], EDGES) - 1, 0, len(EDGES) - 2)
+    found = [rows[places == place] for place in range(len(EDGES) - 1)]
+    return [rng.permutation(group)[:n_each] for group in found if len(group) >= 8]
+
+
+def signal_and_noise(gradients: FloatArray) -> tuple[float, float]:
+    """(signal², S) of gradients [n, d]; signal² is unbiased, and so below 0 by chance where there is none."""
+    n, mean = len(gradients), gradients.mean(axis=0)
+    spread = float(((gradients - mean) ** 2).sum() / (n - 1))
+    return float(mean @ mean) - spread / n, spread
+
+
+def describe(groups: Groups) -> list[dict[str, Any]]:
+    """A row for each group."""
+    middle = np.concatenate(
+        [g for g, p in zip(groups.gradients, groups.centres, strict=True) if 0.1 < p < 0.9] or groups.gradients
+    ).mean(axis=0)
+    rows = []
+    for gradients, rate in zip(groups.gradients, groups.centres, strict=True):
+        signal, spread = signal_and_noise(gradients)
+        mean = gradients.mean(axis=0)
+        rows.append(
+            {
+                "pass_rate": round(float(rate), 4),
+                "n": len(gradients),
+                "signal": signal,
+                "noise": spread,
+                "snr": round(signal / spread, 5),
+                "coherence": round(max(signal, 0.0) / (max(signal, 0.0) + spread), 5),
+                "useful": round(float(mean @ middle / np.linalg.norm(mean) / np.linalg.norm(middle)), 4),
+            }
+        )
+    return rows
+
+
+def fit_kernel(rates: FloatArray, values: FloatArray) -> tuple[float, float, float]:
+    """(α, β, R²) of log value = c + α log p + β log(1 − p), by least squares over groups."""
+    p = np.clip(rates, FLOOR, 1 - FLOOR)
+    design = np.stack([np.ones(len(p)), np.log(p), np.log1p(-p)], axis=1)
+    target = np.log(np.maximum(values, FLOOR * values.max()))
+    found, *_ = np.linalg.lstsq(design, target, rcond=None)
+    spread = float(((target - target.mean()) ** 2).sum())
+    missed = float(((target - design @ found) ** 2).sum())
+    return float(found[1]), float(found[2]), 1 - missed / spread if spread else 1.0
+
+
+def fit_with_interval(groups: Groups, what: str, rng: np.random.Generator) -> dict[str, Any]:
+    """The kernel of SNR or of signal², with 95 % intervals; `peak` is α/(α+β) where both are positive."""
+
+    def fit(gradients: list[FloatArray]) -> tuple[float, float, float]:
+        both = np.array([signal_and_noise(g) for g in gradients])
+        return fit_kernel(groups.centres, both[:, 0] / both[:, 1] if what == "snr" else both[:, 0])
+
+    alpha, beta, r_squared = fit(groups.gradients)
+    again = np.array([fit([g[rng.integers(0, len(g), len(g))] for g in groups.gradients]) for _ in range(N_RESAMPLED)])
+    low, high = np.quantile(again[:, :2], (0.025, 0.975), axis=0).round(3).tolist()
+    return {
+        "alpha": round(alpha, 3),
+        "beta": round(beta, 3),
+        "alpha_interval": [low[0], high[0]],
+        "beta_interval": [low[1], high[1]],
+        "peak": round(alpha / (alpha + beta), 3) if alpha > 0 and beta > 0 else None,
+        "r_squared": round(r_squared, 3),
+    }
+
+
+class Projector:
+    """Random signs, and a random place for each parameter: a sparse projection that keeps inner products."""
+
+    def __init__(self, n_parameters: int, seed: int = 0) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self._places = torch.randint(0, N_PROJECTED, (n_parameters,), generator=generator)
+        self._signs = torch.randint(0, 2, (n_parameters,), generator=generator) * 2.0 - 1.0
+
+    def __call__(self, gradient: torch.Tensor) -> FloatArray:
+        """A gradient [n_parameters], projected."""
+        out = torch.zeros(N_PROJECTED).index_add_(0, self._places, gradient * self._signs)
+        return np.asarray(out.numpy(), np.float64)
+
+
+def _gradients(
+    student: Any, teacher: Any, candidates: list[Problem], rates: FloatArray, chosen: list[IntArray], divergence: str
+) -> Groups:
+    parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
+    project = Projector(sum(parameter.numel() for parameter in parameters))
+    writer = student if divergence == "reverse_kl" else teacher
+    torch.manual_seed(0)
+    found = []
+    for rows in chosen:
+        problems = [candidates[row] for row in rows.tolist()]
+        gradients = []
+        for problem, (text,) in zip(problems, write(writer, problems, 1), strict=True):
+            prompt = encode(problem.prompt)
+            loss = weighted_loss(student, teacher, [Example(0, prompt, prompt, text, 1.0)], 1.0, divergence)
+            gradient = torch.autograd.grad(loss, parameters)
+            gradients.append(project(torch.cat([part.flatten() for part in gradient])))
+        found.append(np.stack(gradients))
+    return Groups(found, [rates[rows] for rows in chosen])
+
+
+def plot(rows: list[dict[str, Any]], figures: dict[str, Any], path: Path) -> None:
+    """SNR by pass rate with the fitted kernels, as a page that needs no network."""
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    pairs = list(dict.fromkeys((row["pool"], row["divergence"]) for row in rows))
+    figure = make_subplots(rows=1, cols=len(pairs), subplot_titles=[f"{d}, {p}" for p, d in pairs], shared_yaxes=False)
+    grid = np.linspace(0.005, 0.995, 199)
+    for column, (pool, divergence) in enumerate(pairs, 1):
+        mine = [row for row in rows if (row["pool"], row["divergence"]) == (pool, divergence)]
+        p, snr = np.array([row["pass_rate"] for row in mine]), np.array([row["snr"] for row in mine])
+        figure.add_trace(go.Scatter(x=p, y=snr, mode="markers", name="measured"), 1, column)
+        kernel = figures[f"kernel_{divergence}_{pool}"]
+        log_w = kernel["alpha"] * np.log(grid) + kernel["beta"] * np.log1p(-grid)
+        at_p = np.interp(p, grid, log_w)
+        scale = np.mean(np.log(np.maximum(snr, FLOOR * snr.max())) - at_p)
+        name = f"p^{kernel['alpha']} (1−p)^{kernel['beta']}"
+        figure.add_trace(go.Scatter(x=grid, y=np.exp(log_w + scale), mode="lines", name=name), 1, column)
+    figure.update_xaxes(title_text="pass rate of the student", range=[0, 1])
+    figure.update_yaxes(title_text="signal² / noise", type="log")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.write_html(path, include_plotlyjs=True)

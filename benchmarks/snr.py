@@ -8,10 +8,9 @@ gradients g with mean ḡ and spread S = Σ‖g − ḡ‖²/(n − 1),
     signal² = ‖ḡ‖² − S/n  (without the part of ‖ḡ‖² that is noise),    SNR = signal² / S.
 
 log SNR is fitted by c + α log p + β log(1 − p), that is by the Beta kernel w = p^α (1 − p)^β; so is log signal², for
-the size of what a group teaches. Intervals by resampling the problems of each group. `coherence` is SNR as the share
-of an average gradient that points along the mean: signal² / (signal² + S).
-
-`useful` is the cosine between a group's mean gradient and the gradient of all problems between mastered and hopeless.
+the size of what a group teaches. Intervals are quantiles over random halves of each group, whose spread is that of
+the whole's (the delete-half jackknife); resampling with repeats would take the repeats for signal. `useful` is the
+cosine between the mean gradient of half a group and that of the other halves of all groups inside the frontier.
 """
 
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import numpy as np
 import torch
 
 from app.flow.estimates.columns import FloatArray, IntArray
+from app.flow.estimates.estimators import is_settled
 from benchmarks.learning import models
 from benchmarks.learning.mixes import TEACHER_LOW
 from benchmarks.learning.settings import Settings
@@ -94,13 +94,13 @@ def signal_and_noise(gradients: FloatArray) -> tuple[float, float]:
 
 def describe(groups: Groups) -> list[dict[str, Any]]:
     """A row for each group."""
-    middle = np.concatenate(
-        [g for g, p in zip(groups.gradients, groups.centres, strict=True) if 0.1 < p < 0.9] or groups.gradients
-    ).mean(axis=0)
+    is_inside = ~is_settled(groups.centres)
+    middle = np.concatenate([g[1::2] for g, inside in zip(groups.gradients, is_inside, strict=True) if inside])
+    wanted = middle.mean(axis=0)
     rows = []
     for gradients, rate in zip(groups.gradients, groups.centres, strict=True):
         signal, spread = signal_and_noise(gradients)
-        mean = gradients.mean(axis=0)
+        mean = gradients[::2].mean(axis=0)
         rows.append(
             {
                 "pass_rate": round(float(rate), 4),
@@ -108,8 +108,7 @@ def describe(groups: Groups) -> list[dict[str, Any]]:
                 "signal": signal,
                 "noise": spread,
                 "snr": round(signal / spread, 5),
-                "coherence": round(max(signal, 0.0) / (max(signal, 0.0) + spread), 5),
-                "useful": round(float(mean @ middle / np.linalg.norm(mean) / np.linalg.norm(middle)), 4),
+                "useful": round(float(mean @ wanted / np.linalg.norm(mean) / np.linalg.norm(wanted)), 4),
             }
         )
     return rows
@@ -134,7 +133,8 @@ def fit_with_interval(groups: Groups, what: str, rng: np.random.Generator) -> di
         return fit_kernel(groups.centres, both[:, 0] / both[:, 1] if what == "snr" else both[:, 0])
 
     alpha, beta, r_squared = fit(groups.gradients)
-    again = np.array([fit([g[rng.integers(0, len(g), len(g))] for g in groups.gradients]) for _ in range(N_RESAMPLED)])
+    halves = ([rng.permutation(g)[: len(g) // 2] for g in groups.gradients] for _ in range(N_RESAMPLED))
+    again = np.array([fit(half) for half in halves])
     low, high = np.quantile(again[:, :2], (0.025, 0.975), axis=0).round(3).tolist()
     return {
         "alpha": round(alpha, 3),

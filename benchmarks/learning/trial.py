@@ -25,6 +25,7 @@ from worker.distill.model import answer_projection
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)  # nothing in quarantine, so that the time does not matter
 CLIP_NORM = 1.0
 N_WARM_UP = 10  # steps
+MAX_DRAWN = 100  # for each sequence of an update
 
 
 @dataclass
@@ -44,6 +45,7 @@ class Trial:
     memory: Memory = field(default_factory=Memory)
     texts_read: set[int] = field(default_factory=set)
     n_steps: int = 0
+    n_draws: int = 0
 
 
 def run_trial(settings: Settings, arm: Arm, seed: int, world: World, student: Any, teacher: Any) -> dict[str, Any]:
@@ -62,24 +64,47 @@ def run_trial(settings: Settings, arm: Arm, seed: int, world: World, student: An
 
 def step(trial: Trial) -> bool:
     """One update, on as many of the drawn problems as the budget still allows; False where none fits."""
-    batch = draw_batch(trial)
+    weights, n_drawn = draw_weights(trial)
     divergence = stage_at(trial.arm.stages, trial.spent.optimiser / trial.settings.budget)
-    examples = _on_policy(trial, batch) if divergence == "reverse_kl" else _off_policy(trial, batch)
-    if not any(example.weight > 0.0 for example in examples):
-        return True  # a batch without weight: the next draw brings others
-    examples = affordable(examples, trial.settings.budget - trial.spent.optimiser)
+    texts = _own_texts(trial, weights) if divergence == "reverse_kl" else _teacher_texts(trial, weights)
+    examples = affordable(_examples(trial, weights, texts), trial.settings.budget - trial.spent.optimiser)
     if not examples:
         return False
     trial.spent.optimiser += sum(map(size, examples))
-    _update(trial, examples, len(batch.ordinals), divergence)
+    trial.n_steps += 1
+    _update(trial, examples, n_drawn, divergence)
     return True
+
+
+def draw_weights(trial: Trial) -> tuple[list[tuple[int, float]], int]:
+    """(row, loss weight) of an update's sequences, and how many were drawn for them.
+
+    Draws of weight 0 are replaced by further draws, so that every arm's updates are of one size: else an arm whose
+    weights are often 0 would make more and noisier updates of the same tokens.
+    """
+    found: list[tuple[int, float]] = []
+    n_drawn, n_wanted = 0, trial.settings.batch_size
+    while len(found) < n_wanted:
+        batch = draw_batch(trial)
+        is_complete = bool((batch.loss_weights > 0.0).all())
+        for row, weight in zip(batch.ordinals.tolist(), batch.loss_weights.tolist(), strict=True):
+            n_drawn += 1
+            if weight > 0.0:
+                found.append((row, weight))
+            if len(found) == n_wanted:
+                break
+        if is_complete:
+            break  # nothing to replace: a draw that falls short makes a smaller update, as it would in a trainer
+        if n_drawn > MAX_DRAWN * n_wanted:
+            raise RuntimeError(f"{len(found)} of {n_drawn} problems drawn have a weight: this arm cannot train")
+    return found, n_drawn
 
 
 def draw_batch(trial: Trial) -> Draw:
     """A batch as the service draws it."""
-    trial.n_steps += 1
+    trial.n_draws += 1
     with Law(trial.known.pool, trial.arm.rule, 0.0, NOW) as law:
-        batch = draw(law, {REST: None}, trial.settings.batch_size, trial.seed, trial.n_steps, trial.memory)
+        batch = draw(law, {REST: None}, trial.settings.batch_size, trial.seed, trial.n_draws, trial.memory)
     if len(batch.ordinals) == 0:
         raise RuntimeError(f"nothing can be drawn any more: {batch.shortfall}")
     return batch
@@ -121,27 +146,26 @@ def _begin(settings: Settings, arm: Arm, seed: int, world: World, student: Any, 
     return trial
 
 
-def _off_policy(trial: Trial, batch: Draw) -> list[Example]:
-    """The teacher's texts, right or wrong, each written once."""
-    rows = batch.ordinals.tolist()
-    for row in rows:
-        if row not in trial.texts_read:
-            trial.texts_read.add(row)
-            trial.spent.teacher += len(trial.world.texts[row])
-    return _examples(trial, batch, [trial.world.texts[row] for row in rows])
+def _teacher_texts(trial: Trial, weights: list[tuple[int, float]]) -> list[list[int]]:
+    """Right or wrong; each is written once."""
+    rows = [row for row, _ in weights]
+    new = set(rows) - trial.texts_read
+    trial.spent.teacher += sum(len(trial.world.texts[row]) for row in new)
+    trial.texts_read |= new
+    return [trial.world.texts[row] for row in rows]
 
 
-def _on_policy(trial: Trial, batch: Draw) -> list[Example]:
-    """The student's own texts of this moment."""
-    answers = write(trial.student, [trial.world.pool[row] for row in batch.ordinals.tolist()], 1)
+def _own_texts(trial: Trial, weights: list[tuple[int, float]]) -> list[list[int]]:
+    """The student's, of this moment."""
+    answers = write(trial.student, [trial.world.pool[row] for row, _ in weights], 1)
     trial.spent.on_policy += n_tokens(answers)
-    return _examples(trial, batch, [text for (text,) in answers])
+    return [text for (text,) in answers]
 
 
-def _examples(trial: Trial, batch: Draw, texts: list[list[int]]) -> list[Example]:
-    drawn = zip(batch.ordinals.tolist(), texts, batch.loss_weights.tolist(), strict=True)
-    prompts = {row: encode(trial.world.pool[row].prompt) for row in batch.ordinals.tolist()}
-    return [Example(row, prompts[row], prompts[row], text, weight) for row, text, weight in drawn]
+def _examples(trial: Trial, weights: list[tuple[int, float]], texts: list[list[int]]) -> list[Example]:
+    prompts = [encode(trial.world.pool[row].prompt) for row, _ in weights]
+    drawn = zip(weights, prompts, texts, strict=True)
+    return [Example(row, prompt, prompt, text, weight) for (row, weight), prompt, text in drawn]
 
 
 def _update(trial: Trial, examples: list[Example], n_drawn: int, divergence: str) -> None:

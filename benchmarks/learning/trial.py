@@ -50,7 +50,7 @@ class Trial:
 
 def run_trial(settings: Settings, arm: Arm, seed: int, world: World, student: Any, teacher: Any) -> dict[str, Any]:
     """Train a copy of the student; returns hold-out pass rates at each checkpoint, and what was spent."""
-    trial = _begin(settings, arm, seed, world, student, teacher)
+    trial = begin(settings, arm, seed, world, student, teacher)
     curve = [evaluate(trial)]
     for checkpoint in range(1, settings.n_checkpoints + 1):
         goal = settings.budget * checkpoint // settings.n_checkpoints
@@ -60,6 +60,25 @@ def run_trial(settings: Settings, arm: Arm, seed: int, world: World, student: An
         if arm.is_following and checkpoint < settings.n_checkpoints:
             measure(trial, checkpoint)
     return {"curve": curve, "spent": trial.spent.as_dict(), "n_steps": trial.n_steps}
+
+
+def begin(settings: Settings, arm: Arm, seed: int, world: World, student: Any, teacher: Any) -> Trial:
+    """A run before its first step, with a copy of the student."""
+    torch.manual_seed(seed)
+    student = copy.deepcopy(student)
+    trial = Trial(
+        settings=settings,
+        arm=arm,
+        seed=seed,
+        world=world,
+        student=student,
+        teacher=teacher,
+        optimizer=torch.optim.AdamW(student.parameters(), lr=settings.learning_rate, weight_decay=0.0),
+        known=world.known(settings.n_answers, is_measured=arm.is_measured),
+        rng=np.random.default_rng([seed, 2]),
+    )
+    trial.spent.measuring = world.n_tokens_measured if arm.is_measured else 0
+    return trial
 
 
 def step(trial: Trial) -> bool:
@@ -126,24 +145,6 @@ def measure(trial: Trial, checkpoint: int) -> None:
     answers = write(trial.student, problems, settings.n_answers)
     trial.spent.measuring += n_tokens(answers)
     trial.known.count(rows, is_audit, n_right(problems, answers), settings.n_answers, checkpoint)
-
-
-def _begin(settings: Settings, arm: Arm, seed: int, world: World, student: Any, teacher: Any) -> Trial:
-    torch.manual_seed(seed)
-    student = copy.deepcopy(student)
-    trial = Trial(
-        settings=settings,
-        arm=arm,
-        seed=seed,
-        world=world,
-        student=student,
-        teacher=teacher,
-        optimizer=torch.optim.AdamW(student.parameters(), lr=settings.learning_rate, weight_decay=0.0),
-        known=world.known(settings.n_answers, is_measured=arm.is_measured),
-        rng=np.random.default_rng([seed, 2]),
-    )
-    trial.spent.measuring = world.n_tokens_measured if arm.is_measured else 0
-    return trial
 
 
 def _teacher_texts(trial: Trial, weights: list[tuple[int, float]]) -> list[list[int]]:

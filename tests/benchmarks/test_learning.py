@@ -177,6 +177,20 @@ def test_arms_are_equal_in_tokens_and_in_their_start(arm: str, tiny_world) -> No
     assert (found["spent"]["on_policy"] > 0) == any(name == "reverse_kl" for name, _ in ARMS[arm].stages)
 
 
+def test_sequences_without_weight_are_replaced(tiny_world) -> None:  # type: ignore[no-untyped-def]
+    settings, world, student, teacher = tiny_world
+    begun = trial.begin(settings, ARMS["paper"], 0, world, student, teacher)
+    found = [trial.draw_weights(begun) for _ in range(40)]
+    assert {len(weights) for weights, _ in found} == {settings.batch_size}
+    assert all(weight > 0 and 0 < world.n_passed[row] < 4 for weights, _ in found for row, weight in weights)
+    # the sum of the weights over all that were drawn keeps its mean of 1 over the pool
+    total = sum(weight for weights, _ in found for _, weight in weights) / sum(n for _, n in found)
+    assert total == pytest.approx(1.0, abs=0.1)
+    hopeless = trial.begin(settings, ARMS["hard_filter"], 0, replace(world, n_passed=np.zeros(30)), student, teacher)
+    with pytest.raises(RuntimeError, match="nothing can be drawn"):
+        trial.draw_weights(hopeless)
+
+
 def test_a_run_is_the_same_again(tiny_world) -> None:  # type: ignore[no-untyped-def]
     settings, world, student, teacher = tiny_world
     both = [trial.run_trial(settings, ARMS["default_reverse"], 3, world, student, teacher) for _ in range(2)]

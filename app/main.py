@@ -131,19 +131,21 @@ def wire_up(app: FastAPI, db: Database, settings: Settings, clock: Clock) -> Non
     pepper = settings.secret or private_text(settings.data / "secret", secrets.token_urlsafe(32))
     state.db = db
     state.keys = KeyService(KeyStore(db), pepper, clock)
-    student_store, curriculum_store = StudentStore(db, Rewinder()), CurriculumStore(db)
+    problem_store, student_store, curriculum_store = ProblemStore(db), StudentStore(db, Rewinder()), CurriculumStore(db)
     estimate_store = EstimateStore(db)
     pools = Pools(estimate_store)
     state.estimates = EstimateService(estimate_store, pools)
     state.follower = None if db.is_sqlite else Follower(ChangeStore(db), pools)
-    state.problems = ProblemService(ProblemStore(db), DecisionStore(db), clock, settings.data / "spool")
+    state.problems = ProblemService(problem_store, DecisionStore(db), clock, settings.data / "spool")
     state.students = StudentService(student_store, clock)
     leases = LeaseStore(db, state.estimates)
     state.rollouts = RolloutService(MeasurementStore(db), leases, student_store, clock, settings.idle_retry_s)
     state.review = ReviewService(RegradingStore(db, state.estimates), DisputeStore(db), clock)
     state.curricula = CurriculumService(curriculum_store, state.rollouts, state.estimates, clock)
     batches = BatchStore(db, state.estimates)
-    state.batches = BatchService(batches, DrawStore(db), curriculum_store, state.estimates, student_store, clock)
+    state.batches = BatchService(
+        batches, DrawStore(db), problem_store, curriculum_store, state.estimates, student_store, clock
+    )
     state.training = TrainingService(TrainingStore(db), clock)
 
 

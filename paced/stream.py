@@ -150,6 +150,11 @@ def count_steps(schedule: Sequence[wire.StagePlan]) -> int | None:
     return None if None in steps else sum(filter(None, steps))
 
 
+def curriculum_named(client: Client, curriculum: str) -> wire.Curriculum:
+    """A curriculum by its name, or by its id."""
+    return next(client.curricula(name=curriculum), None) or client.curriculum(curriculum)
+
+
 class Stream:
     """Iterates over draws; `acknowledge` each after its optimiser step, then save `state_dict()` with the weights.
 
@@ -169,7 +174,7 @@ class Stream:
         n_ahead: int = 2,
         patience_s: float = 600.0,
     ) -> None:
-        found = next(client.curricula(name=curriculum), None) or client.curriculum(curriculum)
+        found = curriculum_named(client, curriculum)
         made = client.create_run(wire.RunCreate(curriculum_id=found.curriculum_id, name=run))
         n_steps = count_steps(found.schedule)
         self.source = Source(client, found.curriculum_id, made.run_id, size, n_steps, ranks, patience_s)

@@ -12,7 +12,7 @@ from typing import Any, Final
 from paced import wire
 from paced.client import Client
 from paced.prompts import chat_messages
-from paced.stream import Draw, Source, count_steps
+from paced.stream import Draw, Source, count_steps, curriculum_named
 
 SCHEME: Final = "paced:"
 N_KEPT: Final = 4  # batches whose rows may be asked for by turns
@@ -66,7 +66,7 @@ class Rows:
         *,
         patience_s: float = 600.0,
     ) -> None:
-        found = next(client.curricula(name=curriculum), None) or client.curriculum(curriculum)
+        found = curriculum_named(client, curriculum)
         n_planned = count_steps(found.schedule)
         if n_steps is None and n_planned is None:
             raise ValueError(f"the schedule of {found.name} has no end: say how many steps to train for")

@@ -19,7 +19,7 @@ from paced import wire
 from paced.client import Client
 from paced.errors import BatchExpired
 from paced.prompts import chat_messages
-from paced.stream import Draw, Ranks, Source, count_steps
+from paced.stream import Draw, Ranks, Source, count_steps, curriculum_named
 
 Reward = Callable[..., list[float | None]]
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class Curriculum:
     """
 
     def __init__(self, client: Client, curriculum: str, run: str, *, register: bool = False) -> None:
-        found = next(client.curricula(name=curriculum), None) or client.curriculum(curriculum)
+        found = curriculum_named(client, curriculum)
         self.client, self.found, self.register = client, found, register
         self.run_id = client.create_run(wire.RunCreate(curriculum_id=found.curriculum_id, name=run)).run_id
         self.drawn: list[Draw] = []

@@ -6,12 +6,13 @@ What other tests show in full is not repeated:
   `test_truncated_answers_are_counted_apart_or_as_fail` in test_leases.py, and for a trainer's outcomes
   `test_outcomes_are_counted_once` in test_batches.py;
 - weighted sampling from a stock TRL run, without a fork:
-  `test_prompts_follow_the_weights_and_nothing_else_differs_from_trl_alone` in tests/paced/test_trl_grpo.py, which also
-  has a shaped reward beside the judge, `test_grpo_trains_on_weighted_batches_and_reports` in tests/paced/test_trl.py;
+  `test_prompts_follow_the_weights_and_nothing_else_differs_from_trl_alone` in
+  tests/paced/integrations/test_trl_grpo.py, which also has a shaped reward beside the judge, and
+  `test_grpo_trains_on_weighted_batches_and_reports` in tests/paced/integrations/test_trl.py;
 - a trainer dies after fetching a batch: `test_an_unacknowledged_batch_expires_and_its_problems_return_once` in
   test_batches.py (the problems return, once), `test_killed_and_resumed_each_draw_is_consumed_once` in
-  tests/paced/test_pytorch.py (the trainer returns first: no step skipped or doubled), and
-  `test_a_grpo_run_that_dies_with_a_batch_goes_on_with_it` in tests/paced/test_trl.py (the same of TRL);
+  tests/paced/integrations/test_pytorch.py (the trainer returns first: no step skipped or doubled), and
+  `test_a_grpo_run_that_dies_with_a_batch_goes_on_with_it` in tests/paced/integrations/test_trl.py (the same of TRL);
 - the same seed and state give the same batches after a restart: `test_a_restart_changes_nothing` in test_batches.py;
 - a problem that starts to fail after it was measured is set aside, with a back-off that doubles:
   `test_problems_that_keep_failing_are_set_aside_with_a_reason` in test_leases.py.

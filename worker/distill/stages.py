@@ -80,12 +80,6 @@ def is_stage_start(schedule: Sequence[StagePlan], step: int) -> bool:
     return False
 
 
-def n_steps(schedule: Sequence[StagePlan]) -> int | None:
-    """Steps of the whole schedule, None if it is open-ended."""
-    counts = [plan.steps for plan in schedule]
-    return None if None in counts else sum(count for count in counts if count is not None)
-
-
 def draw(client: Client, curriculum_id: str, size: int, run_id: str, step: int, patience: Patience) -> Batch | None:
     """The batch of one step: the same one however often it is asked for; None when the schedule is over.
 

@@ -24,6 +24,7 @@ import torch
 from paced.client import Client
 from paced.errors import BatchExpired, PacedError
 from paced.losses import KLSettings, distillation_loss, step_denominator
+from paced.stream import count_steps
 from paced.wire import Batch, CheckpointCreate, Curriculum, Profile, RunState, Stage
 from worker import precision
 from worker.distill import checkpoint, model, stages
@@ -133,7 +134,7 @@ def run_step(session: Session, batch: Batch, step: int) -> None:
     session.progress = replace(session.progress, step=step + 1)
     if session.progress.step % session.config.save_every == 0:
         save(session)
-    session.watch(step, stages.n_steps(session.curriculum.schedule), values)
+    session.watch(step, count_steps(session.curriculum.schedule), values)
 
 
 def update(session: Session, lesson: Lesson, stage: Stage, step: int) -> dict[str, float]:
@@ -221,7 +222,7 @@ def acknowledge(session: Session, batch: Batch, lesson: Lesson) -> None:
 def start_stage(session: Session) -> None:
     """Hand over the weights at the end of a stage and, if more steps follow, wait until they are measured."""
     publish(session)
-    config, total = session.config, stages.n_steps(session.curriculum.schedule)
+    config, total = session.config, count_steps(session.curriculum.schedule)
     if config.wait_for_measurement and session.progress.step != total:
         save(session)  # the wait may be long
         index = session.progress.checkpoint_index

@@ -64,21 +64,25 @@ class Law:
 
     def __exit__(self, *_: object) -> None:
         """Take the marks away."""
-        for rows in (self.quarantined, *self._followed.values()):
-            self.put_back(rows)
-        self._followed.clear()
+        self.put_back(self.quarantined)
+        self._forget()
 
     def follow(self, recent: Recent) -> None:
         """Keep the problems of these batches from being drawn, and of no others."""
         now = {id(rows): rows for rows in (*recent.in_flight, *recent.cooling)}
         if not self._followed.keys() <= now.keys():  # a problem of a batch that is over may be set aside otherwise
-            self.__exit__()
+            self._forget()
             self.set_aside(self.quarantined)
         for key in now.keys() - self._followed.keys():
             rows = now[key]
             self._followed[key] = rows[rows < len(self.pool)]  # a draw beside this one may know a longer set
             self.set_aside(self._followed[key])
         self.recent = recent  # which keeps the arrays alive, and so their identities
+
+    def _forget(self) -> None:
+        for rows in self._followed.values():
+            self.put_back(rows)
+        self._followed.clear()
 
     def set_aside(self, rows: IntArray) -> None:
         """Keep rows from being drawn under this law."""

@@ -24,6 +24,7 @@ from app.flow.curricula.store import CurriculumStore
 from app.flow.estimates.columns import IntArray
 from app.flow.estimates.pools import Pool
 from app.flow.estimates.service import EstimateService
+from app.flow.problems.store import ProblemStore
 from app.flow.rollouts.groups import Group, from_outcome
 from app.flow.students.store import StudentStore
 from app.http.idempotency import Idempotency
@@ -61,6 +62,7 @@ class BatchService:
         self,
         store: BatchStore,
         draws: DrawStore,
+        problems: ProblemStore,
         curricula: CurriculumStore,
         estimates: EstimateService,
         students: StudentStore,
@@ -68,6 +70,7 @@ class BatchService:
     ) -> None:
         self._store = store
         self._draws = draws
+        self._problems = problems
         self._curricula = curricula
         self._estimates = estimates
         self._students = students
@@ -210,7 +213,7 @@ class BatchService:
         if not with_problems:
             return [wire_body.fields(row, now, None) for row in rows]
         ids = [wire_body.unpacked(row, "problem_ids").tolist() for row in rows]
-        texts = {text["problem_id"]: text for text in await self._store.problems([i for mine in ids for i in mine])}
+        texts = {text["problem_id"]: text for text in await self._problems.by_id([i for mine in ids for i in mine])}
         return [
             wire_body.fields(row, now, [texts[problem_id] for problem_id in mine])
             for row, mine in zip(rows, ids, strict=True)

@@ -4,12 +4,11 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Any
 
-import orjson
 from sqlalchemy import Connection, select, update
 
 from app.db.engine import Database
-from app.db.tables import batches, problems
-from app.db.transaction import reads, rows_as_dicts, rows_in, writes
+from app.db.tables import batches
+from app.db.transaction import reads, rows_as_dicts, writes
 from app.errors import Conflict, Invalid, NotFound
 from app.flow.batches.body import effective_state, unpacked
 from app.flow.rollouts.groups import Group
@@ -47,15 +46,6 @@ class BatchStore:
         if state is not None:
             query = query.where(c.state == state)
         return rows_as_dicts(conn.execute(query))
-
-    @reads
-    def problems(self, conn: Connection, problem_ids: list[int]) -> list[dict[str, Any]]:
-        """Texts of problems, in no order."""
-        c = problems.c
-        names = ("problem_id", "prompt", "answer", "grader", "solution", "tags")
-        query = select(*(c[name] for name in names))
-        found = rows_in(conn, query, c.problem_id, problem_ids)
-        return [{**row, "prompt": orjson.loads(row["prompt"])} for row in found]
 
     @writes
     def acknowledge(

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from paced.stream import count_steps
 from paced.wire import Stage, StagePlan
 from worker.distill.config import FREE_FIELDS, DistillConfig, load_config, parse_setting
 from worker.distill.errors import ConfigRefused
-from worker.distill.stages import is_stage_start, n_steps
+from worker.distill.stages import is_stage_start
 
 BASE = {"curriculum_id": "cur_1", "student": Path("model")}
 
@@ -74,7 +75,7 @@ def test_wrong_teacher_texts_are_dropped_for_the_self_teacher_alone() -> None:
 def test_where_stages_begin_and_end() -> None:
     plan = [StagePlan(stage=Stage.FORWARD_KL, steps=2), StagePlan(stage=Stage.REVERSE_KL, steps=3)]
     assert [step for step in range(8) if is_stage_start(plan, step)] == [2, 5]
-    assert n_steps(plan) == 5
+    assert count_steps(plan) == 5
     open_ended = [plan[0], StagePlan(stage=Stage.REVERSE_KL)]
     assert [step for step in range(8) if is_stage_start(open_ended, step)] == [2]
-    assert n_steps(open_ended) is None
+    assert count_steps(open_ended) is None

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +21,13 @@ from paced import Client, wire
 from paced.integrations import pytorch
 from paced.integrations.pytorch import BatchStream, Draw
 from tests.app.world import build
-from tests.service import Service, serve
+from tests.service import Service
 
 N_KILLS, N_RANKS, N_STEPS = 5, 2, 240
 pytestmark = [
     pytest.mark.filterwarnings("ignore:'set_vital' is deprecated:UserWarning"),  # torchdata 0.11 on torch 2.13
     pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),  # more workers than cores, on purpose
 ]
-
-
-@pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
-    with serve(tmp_path / "data", None) as running:
-        yield running
-
-
-@pytest.fixture
-def client(service: Service) -> Iterator[Client]:
-    with service.client() as made:
-        yield made
 
 
 def curriculum_of(client: Client, folder: Path, n_steps: int) -> wire.Curriculum:
@@ -125,7 +112,7 @@ class Job:
 
     def __init__(self, url: str, folder: Path) -> None:
         self.files = [folder / f"rank-{rank}.json" for rank in range(N_RANKS)]
-        self._command = [sys.executable, "-m", "tests.paced.trainer", url, "run"]
+        self._command = [sys.executable, "-m", "tests.paced.integrations.trainer", url, "run"]
         self._log = folder / "trainers.log"
         self.ranks: list[subprocess.Popen[bytes]] = []
 

@@ -14,24 +14,11 @@ from torch.utils.data import Sampler
 from paced import Client, wire
 from paced.integrations.trl import Curriculum, Weighted
 from tests.app.world import build, measure
-from tests.paced.tiny import tiny_model
-from tests.service import Service, serve
+from tests.paced.integrations.tiny import tiny_model
 
 N_PROBLEMS, SIZE, N_GENERATIONS, N_STEPS, N_MICRO_STEPS = 32, 4, 4, 24, 2
 TIMES = {"train_runtime", "train_samples_per_second", "train_steps_per_second", "step_time"}
 pytestmark = pytest.mark.filterwarnings("ignore")  # TRL, datasets and accelerate warn of each other
-
-
-@pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
-    with serve(tmp_path / "data", None) as running:
-        yield running
-
-
-@pytest.fixture
-def client(service: Service) -> Iterator[Client]:
-    with service.client() as made:
-        yield made
 
 
 @dataclass

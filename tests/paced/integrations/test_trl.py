@@ -1,7 +1,6 @@
 """TRL's own GRPOTrainer on a curriculum, on a tiny random model: weighted batches in, observations out."""
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +9,10 @@ import pytest
 from paced import Client, wire
 from paced.integrations.trl import Curriculum, Weighted, WeightedSampler
 from tests.app.world import build
-from tests.paced.tiny import tiny_model
-from tests.service import Service, serve
+from tests.paced.integrations.tiny import tiny_model
 
 SIZE, N_GENERATIONS, N_STEPS = 4, 4, 3
 pytestmark = pytest.mark.filterwarnings("ignore")  # TRL, datasets and accelerate warn of each other
-
-
-@pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
-    with serve(tmp_path / "data", None) as running:
-        yield running
-
-
-@pytest.fixture
-def client(service: Service) -> Iterator[Client]:
-    with service.client() as made:
-        yield made
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """TRL's own DistillationTrainer on a curriculum: the draw's weights and stage in every loss, exactly."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +14,11 @@ from paced.integrations.trl_distillation import WeightedDistillation
 from paced.losses import KLSettings
 from tests.app.world import build, measure
 from tests.paced.dense import dense_divergence
-from tests.paced.tiny import tiny_model
-from tests.service import Service, serve
+from tests.paced.integrations.tiny import tiny_model
 
 SIZE, N_MICRO_STEPS, N_STEPS = 8, 2, 10  # five steps of each stage
 SCHEDULE = [{"stage": "forward_kl", "steps": N_STEPS // 2}, {"stage": "reverse_kl", "steps": N_STEPS // 2}]
 pytestmark = pytest.mark.filterwarnings("ignore")  # TRL, datasets and accelerate warn of each other
-
-
-@pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
-    with serve(tmp_path / "data", None) as running:
-        yield running
-
-
-@pytest.fixture
-def client(service: Service) -> Iterator[Client]:
-    with service.client() as made:
-        yield made
 
 
 @pytest.fixture

@@ -1,4 +1,6 @@
-"""One rank of a training job, to be killed at any moment: `python -m tests.paced.trainer URL RUN RANK N_RANKS FILE`.
+"""One rank of a training job, to be killed at any moment.
+
+`python -m tests.paced.integrations.trainer URL RUN RANK N_RANKS FILE`.
 
 Its checkpoint FILE holds what the weights would: every draw they were trained on, and the stream's state, written at
 once. Each step takes as long as a short optimiser step.

@@ -1,9 +1,10 @@
 """Durable draws over HTTP: a service process on SQLite, a client beside it, pools of measured problems.
 
 Every batch is on disk before it is returned, and comes back with ids, pass rates, weights and probabilities.
-`one at a time` is the latency of a draw at the client, under the default preset. `streaming` fetches several batches a
-request, from two threads, as a data loader that fetches ahead does: as many items are under way as with the fastest
-setting of Reverb's streaming sampler, which it is compared with.
+`one at a time` is the latency of a draw at the client, under the default preset; `alternating` compares the largest
+pool with the smallest, a few draws of each by turns, since machines are noisier than the difference. `streaming`
+fetches several batches a request, from two threads, as a data loader that fetches ahead does: as many items are under
+way as with the fastest setting of Reverb's streaming sampler, which it is compared with.
 Acknowledging is outside the clock: it has no counterpart there. `under writes`: a rollout worker in a process of its
 own leases and reports at a steady rate meanwhile. `shares`: where the time of a draw goes, by taking parts away.
 """
@@ -12,22 +13,18 @@ import asyncio
 import contextlib
 import json
 import multiprocessing
-import os
-import sqlite3
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from app.db.migrate import ensure_current
 from app.flow.batches.body import encoded
 from app.flow.batches.drawing import draw
 from app.flow.batches.law import Law
@@ -36,32 +33,17 @@ from app.main import create_app
 from app.settings import Settings
 from app.telemetry import configure_logs
 from benchmarks import peers
+from benchmarks.pool import KEY, service
 from paced import Client, wire
 
-KEY = "benchmark-key"
 BATCHES = (256, 1024)
-N_SKILLS = 40
 GROUPS_A_REPORT = 64
 OBSERVATIONS_PER_S = 1000
 N_STREAMS = 2
 AHEAD = 8_192  # problems a request
+N_TURNS = 12
 N_CALLS = 3  # of each stream, between two rounds of acknowledging
 PEER_N = 1_000_000
-FILLING = """
-WITH RECURSIVE i(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM i WHERE n + 1 < :size)
-INSERT INTO problems (problem_set, ordinal, fingerprint, prompt, answer, grader, tags, source, multiplicity, state,
-    state_version, import_id, import_count, holdout_key, created_at)
-SELECT 'p', n, printf('%032x', n), '"Compute ' || n || ' + 1."', n + 1, 'math', '["t' || (n % :skills) || '"]', 'made',
-    1, 'ready', 0, 'imp', 1, (n * 40503) % 65536, :now
-FROM i
-"""
-MEASURING = """
-UPDATE estimates SET n_groups = 1, n_counted = 8, last_counted = 8, first_counted = 8, checkpoint_index = 0,
-    n_passed = ordinal % 9, last_passed = ordinal % 9, first_passed = ordinal % 9, discounted_passed = ordinal % 9,
-    discounted_failed = 8 - ordinal % 9, n_failed = 8 - ordinal % 9,
-    logit_mean = (ordinal % 9 - 4) * 0.7, logit_variance = 0.6, alone_mean = (ordinal % 9 - 4) * 0.7,
-    alone_variance = 0.6
-"""
 
 
 def run(small: bool) -> dict[str, Any]:
@@ -72,7 +54,8 @@ def run(small: bool) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     for size in sizes:
         with tempfile.TemporaryDirectory(prefix="paced-draw-") as folder:
-            rows += _measure(Path(folder), size, n_draws, is_busy=size == busy_size)
+            against = sizes[0] if size == sizes[-1] else None
+            rows += _measure(Path(folder), size, n_draws, is_busy=size == busy_size, against=against)
             print(json.dumps(rows), file=sys.stderr, flush=True)  # long work: nothing is lost if it is stopped
     others = peers.measure(sizes[0] if small else PEER_N, BATCHES, 2.0 if small else 8.0)
     return {
@@ -82,9 +65,11 @@ def run(small: bool) -> dict[str, Any]:
     }
 
 
-def _measure(folder: Path, size: int, n_draws: int, *, is_busy: bool) -> list[dict[str, Any]]:
+def _measure(
+    folder: Path, size: int, n_draws: int, *, is_busy: bool, against: int | None = None
+) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    with _service(folder, size) as (client, curriculum):
+    with service(folder, size) as (client, curriculum):
         started = time.perf_counter()
         client.draw_batch(curriculum, 1, include="ids")
         cold_s = time.perf_counter() - started
@@ -94,6 +79,8 @@ def _measure(folder: Path, size: int, n_draws: int, *, is_busy: bool) -> list[di
                 {**row, **_one_at_a_time(client, curriculum, batch, n_draws)}
                 | {"items_per_s": _stream(client, curriculum, size, batch, n_draws)}
             )
+        if against is not None:
+            rows += _alternating(client, curriculum, size, against, n_draws)
         if is_busy:
             with _reports(client.url) as counted:
                 started, before = time.perf_counter(), counted.value
@@ -115,9 +102,11 @@ def _figures(rows: list[dict[str, Any]], others: list[dict[str, Any]], sizes: tu
         "items_per_s": round(quiet[middle, 1024]["items_per_s"]),
         "items_per_s_256": round(quiet[middle, 256]["items_per_s"]),
         "draw_ms": round(1000 * quiet[middle, 256]["median_s"], 2),
-        f"time_{large:.0e}_over_{small:.0e}".replace("+0", ""): round(
-            quiet[large, 256]["median_s"] / quiet[small, 256]["median_s"], 3
-        ),
+        **{
+            f"time_{large:.0e}_over_{small:.0e}_{row['batch']}".replace("+0", ""): round(row["ratio"], 3)
+            for row in rows
+            if row["engine"] == "alternating"
+        },
         "p99_over_median_under_writes": round(busy["p99_s"] / busy["median_s"], 2),
         "observations_per_s": round(busy["observations_per_s"]),
         **{f"cold_load_{n:.0e}_s".replace("+0", ""): round(quiet[n, 256]["cold_load_s"], 2) for n in sizes[1:]},
@@ -149,6 +138,26 @@ def _one_at_a_time(client: Client, curriculum: str, batch: int, n_draws: int) ->
     }
 
 
+def _alternating(client: Client, curriculum: str, size: int, against: int, n_draws: int) -> list[dict[str, Any]]:
+    """How much longer a draw from this pool takes than one from another of size `against`."""
+    rows = []
+    with (
+        tempfile.TemporaryDirectory(prefix="paced-draw-") as folder,
+        service(Path(folder), against) as (other, theirs),
+    ):
+        other.draw_batch(theirs, 1, include="ids")
+        sides = (client, curriculum), (other, theirs)
+        for batch in BATCHES:
+            times = [
+                [_one_at_a_time(*side, batch, n_draws // N_TURNS)["median_s"] for side in sides] for _ in range(N_TURNS)
+            ]
+            ours, others = (statistics.median(column) for column in zip(*times, strict=True))
+            rows.append(
+                {"engine": "alternating", "n": size, "against": against, "batch": batch, "ratio": ours / others}
+            )
+    return rows
+
+
 def _stream(client: Client, curriculum: str, n: int, batch: int, n_draws: int) -> float:
     """Items a second over rounds of requests, two of them under way at once; at most half the pool is in flight."""
     ahead = max(1, min(AHEAD, n // 2 // N_STREAMS // N_CALLS) // batch)
@@ -177,19 +186,19 @@ def _shares(folder: Path, http_s: float, batch: int) -> dict[str, Any]:
     async def work() -> dict[str, Any]:
         app = create_app(Settings(data=folder))
         async with app.router.lifespan_context(app):
-            service = app.state.batches
+            batches = app.state.batches
             (curriculum, *_) = await app.state.curricula.page(None, None, None, 1)
             request = wire.BatchRequest(size=batch, include="ids")
             whole, json_s, alone = [], [], []
             for i in range(100):
                 started = time.perf_counter()
-                row = await service.draw(curriculum.curriculum_id, request, Idempotency(None, "x"))
+                row = await batches.draw(curriculum.curriculum_id, request, Idempotency(None, "x"))
                 drawn = time.perf_counter()
                 encoded(row)
                 json_s.append(time.perf_counter() - drawn)
                 whole.append(drawn - started)
-                await service.acknowledge(row["batch_id"], wire.BatchAck())
-                plan = service._plans[curriculum.curriculum_id]
+                await batches.acknowledge(row["batch_id"], wire.BatchAck())
+                plan = batches._plans[curriculum.curriculum_id]
                 started = time.perf_counter()
                 with Law(plan.pool, plan.rule, 0.1, app.state.students._clock()) as law:
                     draw(law, plan.subsets, batch, 1, i, plan.memory)
@@ -243,45 +252,3 @@ def _report(url: str, counted: Any, is_over: Any) -> None:
             mine.report_rollouts(str(lease.lease_id), wire.LeaseReport(token=str(lease.token), groups=groups))
             counted.value += len(groups)
             is_over.wait(max(0.0, begun + counted.value / OBSERVATIONS_PER_S - time.perf_counter()))
-
-
-@contextmanager
-def _service(folder: Path, size: int) -> Iterator[tuple[Client, str]]:
-    """A service process on a pool of measured problems; yields a client and the curriculum's id."""
-    settings = Settings(data=folder)
-    ensure_current(settings.database_url)
-    _fill(folder / "paced.sqlite3", size)
-    arguments = ["serve", "--data", str(folder), "--port", "0", "--json", "--log-level", "error"]
-    command = [sys.executable, "-m", "paced", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PACED_ADMIN_KEY": KEY})
-    try:
-        assert process.stdout is not None
-        url = json.loads(process.stdout.readline())["url"]
-        with Client(url, KEY, timeout_s=1800) as client:
-            yield client, _curriculum(client, folder / "paced.sqlite3")
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def _curriculum(client: Client, database: Path) -> str:
-    client.create_student(wire.StudentCreate(name="s"))
-    client.register_checkpoint("s", wire.CheckpointCreate(uri="/m/0"))
-    profile = client.create_profile(wire.ProfileCreate())
-    body = wire.CurriculumCreate(name="c", student="s", problem_set="p", profile_id=profile.profile_id)
-    made = client.create_curriculum(body)
-    with closing(sqlite3.connect(database)) as conn, conn:
-        conn.execute(MEASURING)
-    return made.curriculum_id
-
-
-def _fill(database: Path, size: int) -> None:
-    """Problems straight into the tables: importing is another benchmark's business."""
-    now = "2026-11-25 08:00:00.000000"
-    with closing(sqlite3.connect(database)) as conn, conn:
-        conn.execute(
-            "INSERT INTO problem_sets (name, description, grader, policy, n_problems, n_flagged, n_rows, state_version,"
-            " created_at) VALUES ('p', '', 'math', '{}', ?, 0, ?, 0, ?)",
-            (size, size, now),
-        )
-        conn.execute(FILLING, {"size": size, "skills": N_SKILLS, "now": now})

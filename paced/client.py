@@ -20,7 +20,23 @@ M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
 
 
-class Client(Routes):
+class _Connected(Routes):
+    """What both clients say of themselves."""
+
+    _transport: Transport | AsyncTransport
+
+    @property
+    def url(self) -> str:
+        """Where the service is."""
+        return self._transport.target.url
+
+    @property
+    def key(self) -> str | None:
+        """The API key in use."""
+        return self._transport.target.key
+
+
+class Client(_Connected):
     """Talks to one service; use it as a context manager, share it between threads, take it into worker processes.
 
     `url` falls back to PACED_URL, `key` to PACED_KEY, then to the first admin key of a service on this machine
@@ -39,7 +55,7 @@ class Client(Routes):
         texts: Path | None = None,
         http_transport: httpx2.BaseTransport | None = None,
     ) -> None:
-        self._transport = Transport(_target(url, key, timeout_s, retry_s), http_transport)
+        self._transport: Transport = Transport(_target(url, key, timeout_s, retry_s), http_transport)
         self._texts = Texts(texts)
         self._http_transport = http_transport
 
@@ -59,16 +75,6 @@ class Client(Routes):
         """Close the pooled connections."""
         self._transport.close()
         self._texts.close()
-
-    @property
-    def url(self) -> str:
-        """Where the service is."""
-        return self._transport.target.url
-
-    @property
-    def key(self) -> str | None:
-        """The API key in use."""
-        return self._transport.target.key
 
     def send(self, call: Call[T]) -> T:
         """The answer to a call."""
@@ -92,7 +98,7 @@ class Client(Routes):
         return self._texts.filled(batch)
 
 
-class AsyncClient(Routes):
+class AsyncClient(_Connected):
     """The same for async code: methods are awaited, lists iterated with `async for`; bound to one event loop."""
 
     def __init__(
@@ -105,7 +111,7 @@ class AsyncClient(Routes):
         texts: Path | None = None,
         http_transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
-        self._transport = AsyncTransport(_target(url, key, timeout_s, retry_s), http_transport)
+        self._transport: AsyncTransport = AsyncTransport(_target(url, key, timeout_s, retry_s), http_transport)
         self._texts = Texts(texts)
 
     async def __aenter__(self) -> Self:
@@ -120,16 +126,6 @@ class AsyncClient(Routes):
         """Close the pooled connections."""
         await self._transport.close()
         self._texts.close()
-
-    @property
-    def url(self) -> str:
-        """Where the service is."""
-        return self._transport.target.url
-
-    @property
-    def key(self) -> str | None:
-        """The API key in use."""
-        return self._transport.target.key
 
     async def send(self, call: Call[T]) -> T:
         """The answer to a call."""

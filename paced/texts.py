@@ -101,6 +101,7 @@ class Texts:
         return {problem_id: (etag, body, checked_at) for problem_id, etag, body, checked_at in rows}
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; whoever asks for texts after that gets sqlite3.ProgrammingError."""
         if self._owner == os.getpid():
-            self._conn.close()
+            with self._lock:  # SQLite crashes where a connection is closed under a thread that reads
+                self._conn.close()

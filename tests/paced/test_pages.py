@@ -17,7 +17,7 @@ PAGE = ROOT / "docs" / "clients.md"
 @pytest.mark.slow
 def test_the_examples_of_the_page_run(tmp_path: Path) -> None:
     run = [block for block in blocks(PAGE) if block.language == "python" and block.reason is None]
-    assert len(run) == 3
+    assert len(run) == 4
     with serve(tmp_path / "data", None) as service, service.client() as client:
         curriculum = build(client, tmp_path, 200, name="products")
         environment = {**os.environ, "PACED_URL": service.url, "PACED_KEY": ADMIN_KEY}

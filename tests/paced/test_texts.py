@@ -2,6 +2,8 @@
 
 import json
 import multiprocessing
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -177,3 +179,41 @@ def test_ids_only_batches_are_at_least_five_times_smaller(tmp_path: Path) -> Non
             for include in ("ids", "problems")
         }
     assert sizes["problems"] >= 5 * sizes["ids"], sizes
+
+
+CLOSED_WHILE_READ = """
+import sqlite3, threading
+from paced import wire
+from paced.texts import Texts
+
+ids = list(range(400))
+text = {"prompt": "?" * 200, "answer": "1", "grader": "math", "solution": None, "tags": [], "etag": "e"}
+answer = wire.ProblemTexts.model_validate({"texts": [{**text, "problem_id": i} for i in ids]})
+asked = wire.ProblemTextsQuery(problem_ids=ids)
+
+
+def read(texts, is_reading):
+    is_reading.set()
+    try:
+        while True:
+            texts.keep("c", asked, answer)
+    except sqlite3.ProgrammingError:
+        pass
+
+
+for _ in range(100):
+    texts, is_reading = Texts(), threading.Event()
+    threads = [threading.Thread(target=read, args=(texts, is_reading)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    is_reading.wait()
+    texts.close()
+    for thread in threads:
+        thread.join()
+"""
+
+
+def test_closed_under_threads_that_use_them_nothing_crashes() -> None:
+    """In a process of its own, which would die."""
+    done = subprocess.run([sys.executable, "-c", CLOSED_WHILE_READ], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]

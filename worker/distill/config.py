@@ -5,14 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from paced.wire import Stage
 from paced.wire.base import Name
+from worker.distill.addresses import DEFAULT_TAG, SELF, TeacherAt
 from worker.distill.errors import ConfigRefused
 from worker.precision import Dtype
-
-SELF = "self"
 
 # What may differ between two starts of one run: where and how often, not what is computed.
 FREE_FIELDS = frozenset(
@@ -28,6 +27,10 @@ FREE_FIELDS = frozenset(
         "save_every",
         "wait_for_measurement",
         "wait_s",
+        "teacher_key_env",
+        "teacher_requests",
+        "teacher_timeout_s",
+        "targets_dir",
     }
 )
 
@@ -39,7 +42,10 @@ class DistillConfig(BaseModel):
 
     curriculum_id: Annotated[str, Field(description="What the run subscribes to")]
     student: Annotated[Path, Field(description="Hugging Face folder of the student at step 0")]
-    teacher: Annotated[str, Field(description="'self', or the folder of a teacher with the student's tokenizer")] = SELF
+    teacher: Annotated[
+        str,
+        Field(description="'self', or a teacher with the student's tokenizer: its folder, or its URL ending in /v1"),
+    ] = SELF
     run_name: Annotated[Name, Field(description="With the curriculum, the run's identity")] = "distill"
     out: Annotated[Path, Field(description="Folder of checkpoints, metrics and resume state")] = Path("distill")
 
@@ -73,6 +79,35 @@ class DistillConfig(BaseModel):
     max_steps: Annotated[int, Field(ge=1, description="End here even if the schedule goes on")] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     device: Annotated[str, Field(description="'auto', or a torch device")] = "auto"
+
+    forward_divergence: Annotated[
+        Literal["kl", "akl", "jsd"], Field(description="What the stage `forward_kl` minimises, on the teacher's text")
+    ] = "kl"
+    teachers: Annotated[
+        dict[str, TeacherAt],
+        Field(description="Teachers by the first tag of a problem that is named; one is `default`"),
+    ] = {}
+    teacher_model: Annotated[str, Field(description="Name under which a URL serves it; null: the only one")] | None = (
+        None
+    )
+    teacher_key_env: Annotated[str, Field(description="Environment variable that holds a URL's key")] = (
+        "PACED_TEACHER_KEY"
+    )
+    teacher_top_k: (
+        Annotated[
+            int,
+            Field(
+                ge=1, le=4096, description="Likeliest tokens to compare; null: 20 of a URL's, all of a local teacher's"
+            ),
+        ]
+        | None
+    ) = None
+    teacher_requests: Annotated[int, Field(ge=1, le=4096, description="Texts that a URL scores at once")] = 16
+    teacher_timeout_s: Annotated[float, Field(gt=0, description="Longest wait for one answer of a URL")] = 600
+    targets_dir: (
+        Annotated[Path, Field(description="Folder of computed targets, which runs may share; null: OUT/targets")] | None
+    ) = None
+    arm: Annotated[Name, Field(description="Which arm of a comparison this run is")] | None = None
 
     teacher_context: Annotated[
         str, Field(description="What the self teacher is shown; holds {prompt} and {answer}")
@@ -117,15 +152,60 @@ class DistillConfig(BaseModel):
                 raise ValueError(f"{name} must hold {{prompt}}, where the problem goes")
         return self
 
-    @property
-    def is_self_taught(self) -> bool:
-        """Whether the teacher is the frozen first student, shown the answer."""
-        return self.teacher == SELF
+    @field_validator("teachers", mode="before")
+    @classmethod
+    def _short_teachers(cls, teachers: Any) -> Any:
+        """`algebra = "/models/teacher"` is short for a table with `at` alone."""
+        if not isinstance(teachers, Mapping):
+            return teachers
+        return {tag: {"at": found} if isinstance(found, str) else found for tag, found in teachers.items()}
+
+    @model_validator(mode="after")
+    def _teachers_fit_together(self) -> Self:
+        if self.teachers and self.teacher != SELF:
+            raise ValueError("give one teacher, or [teachers] by tag, not both")
+        if self.teachers and DEFAULT_TAG not in self.teachers:
+            raise ValueError(f"[teachers] must name one {DEFAULT_TAG!r}, for problems whose tags name none")
+        is_sparse = self.teacher_top_k is not None or any(one.is_served for one in self.by_tag.values())
+        if is_sparse and (self.temperature != 1 or self.teacher_sharpness != 1):
+            raise ValueError(
+                "temperature and teacher_sharpness must be 1 with a teacher behind a URL or a top-k: its "
+                "log-probabilities are those of temperature 1"
+            )
+        if is_sparse and self.forward_divergence == "akl":
+            raise ValueError(
+                "forward_divergence 'akl' needs the teacher's whole distribution: take a local teacher "
+                "without teacher_top_k, or 'kl' or 'jsd'"
+            )
+        return self
 
     @property
-    def is_dropping_wrong(self) -> bool:
-        """Whether wrong teacher texts are left out."""
-        return self.is_self_taught if self.drop_wrong_references is None else self.drop_wrong_references
+    def by_tag(self) -> dict[str, TeacherAt]:
+        """The teachers by tag, the one for all other problems under `default`."""
+        given = self.teachers or {DEFAULT_TAG: TeacherAt(at=self.teacher)}
+        own = {"model": self.teacher_model, "key_env": self.teacher_key_env}
+        return {
+            tag: one.model_copy(update={name: value for name, value in own.items() if getattr(one, name) is None})
+            for tag, one in given.items()
+        }
+
+    def is_dropping_wrong(self, *, is_self: bool) -> bool:
+        """Whether wrong texts of a teacher are left out."""
+        return is_self if self.drop_wrong_references is None else self.drop_wrong_references
+
+    def top_k_of(self, teacher: TeacherAt) -> int | None:
+        """How many tokens a teacher tells of each place; None for its whole distribution."""
+        return self.teacher_top_k or teacher.default_top_k
+
+    def divergence_of(self, stage: Stage) -> str:
+        """The divergence that a stage minimises, by its name in `paced.losses`."""
+        is_other = stage == Stage.FORWARD_KL and self.forward_divergence != "kl"
+        return self.forward_divergence if is_other else stage.value
+
+    @property
+    def targets_folder(self) -> Path:
+        """Where computed targets lie."""
+        return self.targets_dir or self.out / "targets"
 
     def learning_rate_at(self, step: int, stage: Stage) -> float:
         """The learning rate of a step: warmed up, then constant, since a schedule may be open-ended."""
@@ -138,8 +218,9 @@ class DistillConfig(BaseModel):
         """The settings that decide what is computed, as JSON; a resumed run must have the same."""
         fields: dict[str, Any] = self.model_dump(mode="json", exclude=set(FREE_FIELDS))
         fields["student"] = str(self.student.resolve())
-        if not self.is_self_taught:
-            fields["teacher"] = str(Path(self.teacher).resolve())
+        if self.teacher != SELF:
+            fields["teacher"] = TeacherAt(at=self.teacher).identity()["at"]
+        fields["teachers"] = {tag: one.identity() for tag, one in self.teachers.items()}
         return fields
 
 

@@ -12,8 +12,9 @@ Dimension suffixes: B sequences, T positions, A answer tokens.
 # The suffixes above are capitals:
 # ruff: noqa: N806, N815
 
+import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,19 +22,30 @@ from torch import Tensor
 
 from paced.prompts import chat_text
 from paced.wire import Message
+from worker.distill.target import Target
 
 PROBE = "Probe"
 
 
 @dataclass(frozen=True)
 class Example:
-    """One weighted sequence: the same answer after the student's prompt and after the teacher's, as token ids."""
+    """One weighted sequence: the same answer after the student's prompt and after the teacher's, as token ids.
+
+    `teacher` names the model that reads it with the student, unless a `target` holds what the teacher said before.
+    """
 
     problem_id: int
     student_prompt: list[int]
     teacher_prompt: list[int]
     answer: list[int]
     weight: float
+    teacher: str = ""
+    target: Target | None = field(default=None, compare=False)
+
+    @property
+    def reader(self) -> str:
+        """The teacher that must read it; empty where its target is there."""
+        return self.teacher if self.target is None else ""
 
 
 @dataclass(frozen=True)
@@ -86,10 +98,15 @@ def encode_answer(tokenizer: Any, text: str, end: int, limit: int, *, is_complet
 
 
 def micro_batches(examples: Sequence[Example], size: int) -> Iterator[list[Example]]:
-    """Split a step into groups of similar length, longest first: little padding, and memory fails at once or never."""
-    by_length = sorted(examples, key=lambda e: (-len(e.student_prompt) - len(e.answer), e.problem_id))
-    for start in range(0, len(by_length), size):
-        yield by_length[start : start + size]
+    """Split a step into groups of similar length, longest first: little padding, and memory fails at once or never.
+
+    A group has one reader, since the heads of several teachers cannot be compared at once.
+    """
+    by_reader = sorted(examples, key=lambda e: (e.reader, -len(e.student_prompt) - len(e.answer), e.problem_id))
+    for _, found in itertools.groupby(by_reader, lambda e: e.reader):
+        by_length = list(found)
+        for start in range(0, len(by_length), size):
+            yield by_length[start : start + size]
 
 
 def pad(prompts: Sequence[list[int]], answers: Sequence[list[int]], pad_id: int) -> Padded:

@@ -14,8 +14,8 @@ from worker.distill.config import DistillConfig
 from worker.distill.data import Example, encode_answer, encode_chat, end_of_turn
 from worker.distill.generate import Generated, Generator, answer_text
 from worker.distill.model import DTYPES, copy_weights, frozen_copy
-from worker.distill.references import Judge, References
-from worker.distill.teacher import Teacher
+from worker.distill.references import Judge, Library
+from worker.distill.teachers import Teachers
 from worker.rollout.engine import Sampling
 
 Prompted = tuple[BatchProblem, float, list[int], list[int]]
@@ -62,16 +62,16 @@ class Lessons:
         profile: Profile,
         student: Any,
         tokenizer: Any,
-        teacher: Teacher,
-        references: References,
+        teachers: Teachers,
+        library: Library,
         judge: Judge,
     ) -> None:
-        self.teacher = teacher
+        self.teachers = teachers
         self._config = config
         self._profile = profile
         self._student = student
         self._tokenizer = tokenizer
-        self._references = references
+        self._library = library
         self._judge = judge
         self._end = end_of_turn(tokenizer)
         self._writer: Any = None
@@ -87,19 +87,20 @@ class Lessons:
 
     def _prompted(self, problem: BatchProblem, weight: float) -> Prompted:
         chat = chat_messages(problem.prompt, self._profile)
-        return problem, weight, encode_chat(self._tokenizer, chat), self.teacher.prompt(problem)
+        return problem, weight, encode_chat(self._tokenizer, chat), self.teachers.of(problem).prompt(problem)
 
     def _forward(self, prompted: Sequence[Prompted]) -> Lesson:
-        texts = self._references.of([problem for problem, *_ in prompted])
+        texts = self._library.of([problem for problem, *_ in prompted])
         examples = []
         for problem, weight, ours, theirs in prompted:
             reference = texts[problem.problem_id]
-            if self._config.is_dropping_wrong and not reference.is_right:
+            teacher = self.teachers.of(problem)
+            if teacher.is_dropping_wrong and not reference.is_right:
                 continue
             limit = self._config.max_answer_tokens
             answer = encode_answer(self._tokenizer, reference.text, self._end, limit, is_complete=reference.is_complete)
             if answer:
-                examples.append(Example(problem.problem_id, ours, theirs, answer, weight))
+                examples.append(Example(problem.problem_id, ours, theirs, answer, weight, teacher.name))
         n_right = sum(reference.is_right for reference in texts.values())
         return Lesson(
             examples,
@@ -111,11 +112,11 @@ class Lessons:
         )
 
     def _reverse(self, prompted: Sequence[Prompted]) -> Lesson:
-        self._references.close()  # an engine's memory is better used elsewhere
+        self._library.close()  # an engine's memory is better used elsewhere
         texts = self._student_texts([ours for _, _, ours, _ in prompted])
         graded = self._grade([problem for problem, *_ in prompted], texts)
         examples = [
-            Example(problem.problem_id, ours, theirs, text.token_ids, weight)
+            Example(problem.problem_id, ours, theirs, text.token_ids, weight, self.teachers.of(problem).name)
             for (problem, weight, ours, theirs), text in zip(prompted, texts, strict=True)
             if text.token_ids
         ]

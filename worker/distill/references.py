@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -10,6 +11,7 @@ from paced.client import Client
 from paced.wire import BatchProblem, GradingPolicy, Profile, TeacherReference, TeacherReferences, Verdict
 from worker.distill.errors import TeacherSilent
 from worker.distill.teacher import Teacher
+from worker.distill.teachers import Teachers
 from worker.grading import GraderPool
 from worker.rollout.engine import Answer, Engine, EngineFailure
 
@@ -132,6 +134,38 @@ class References:
     def _reference(self, stored: TeacherReference) -> Reference:
         is_complete = stored.finish_reason == "stop"
         return Reference(stored.text, is_complete, is_complete and self._is_right[stored.problem_id])
+
+
+class Library:
+    """The texts of every problem's own teacher."""
+
+    def __init__(
+        self,
+        client: Client,
+        teachers: Teachers,
+        judge: Judge,
+        runner: asyncio.Runner,
+        make_engine: Callable[[Teacher], Engine],
+    ) -> None:
+        self._teachers = teachers
+        self._shelves = {
+            teacher.name: References(client, teacher, judge, runner, partial(make_engine, teacher))
+            for teacher in teachers
+        }
+
+    def of(self, problems: Sequence[BatchProblem]) -> dict[int, Reference]:
+        """A text on each problem; what is not stored yet is written and stored first."""
+        found: dict[int, Reference] = {}
+        for name, shelf in self._shelves.items():
+            mine = [problem for problem in problems if self._teachers.of(problem).name == name]
+            if mine:
+                found |= shelf.of(mine)
+        return found
+
+    def close(self) -> None:
+        """Free the engines; they come back if a text is missing again."""
+        for shelf in self._shelves.values():
+            shelf.close()
 
 
 def _stored(problem: BatchProblem, answer: Answer) -> TeacherReference:

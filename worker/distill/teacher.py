@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from paced.prompts import chat_messages
 from paced.wire import BatchProblem, Message, Profile
+from worker.distill.addresses import TeacherAt
 from worker.distill.config import DistillConfig
 from worker.distill.data import encode_chat
 from worker.distill.errors import ModelRefused
-from worker.distill.model import DTYPES, check_projection, load_model, load_tokenizer
+from worker.distill.local import LocalModel
+from worker.distill.model import load_tokenizer
 from worker.rollout.engine import Sampling
 
 PLACEHOLDER = re.compile(r"\{(prompt|answer|solution)\}")
@@ -28,11 +28,11 @@ SAMPLE_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Teacher:
-    """The model, how it is asked, and a name that stands for everything that shapes its texts."""
+    """Where it is, how it is asked, and a name that stands for everything that shapes its texts."""
 
     name: str
-    folder: Path
-    model: Any
+    at: TeacherAt
+    source: LocalModel
     tokenizer: Any
     config: DistillConfig
     profile: Profile
@@ -41,7 +41,7 @@ class Teacher:
     def messages(self, problem: BatchProblem) -> list[Message]:
         """The chat that the teacher answers."""
         chat = chat_messages(problem.prompt, self.profile)
-        return with_reference(chat, problem, self.config) if self.config.is_self_taught else chat
+        return with_reference(chat, problem, self.config) if self.at.is_self else chat
 
     def prompt(self, problem: BatchProblem) -> list[int]:
         """The same as token ids."""
@@ -51,14 +51,14 @@ class Teacher:
         """The sampling of the first, second, ... try at a text."""
         return replace(self.sampling, seed=self.config.seed + number)
 
+    @property
+    def is_dropping_wrong(self) -> bool:
+        """Whether its wrong texts are left out."""
+        return self.config.is_dropping_wrong(is_self=self.at.is_self)
 
-def load_teacher(config: DistillConfig, profile: Profile, tokenizer: Any, device: torch.device) -> Teacher:
-    """The teacher of a run, frozen, in the run's dtype. Raises ModelRefused where it does not fit the student."""
-    folder = config.student if config.is_self_taught else Path(config.teacher)
-    model = load_model(folder, DTYPES[config.dtype], device).requires_grad_(requires_grad=False)
-    check_projection(model, folder)
-    own = tokenizer if config.is_self_taught else load_tokenizer(folder)
-    check_vocabulary(tokenizer, own, folder)
+
+def make_teacher(at: TeacherAt, config: DistillConfig, profile: Profile, tokenizer: Any) -> Teacher:
+    """A teacher, not loaded yet; `tokenizer` is the student's. Raises ModelRefused where the two do not fit."""
     sampling = Sampling(
         n=1,
         temperature=config.teacher_temperature,
@@ -68,7 +68,11 @@ def load_teacher(config: DistillConfig, profile: Profile, tokenizer: Any, device
         stop=tuple(profile.stop),
         seed=config.seed,
     )
-    return Teacher(teacher_name(config, profile, folder, sampling), folder, model, own, config, profile, sampling)
+    folder = config.student if at.is_self else Path(at.at)
+    own = tokenizer if at.is_self else load_tokenizer(folder)
+    check_vocabulary(tokenizer, own, folder)
+    name = teacher_name(at, config, profile, folder, sampling)
+    return Teacher(name, at, LocalModel(folder, config.teacher_sharpness), own, config, profile, sampling)
 
 
 def with_reference(chat: Sequence[Message], problem: BatchProblem, config: DistillConfig) -> list[Message]:
@@ -86,17 +90,17 @@ def with_reference(chat: Sequence[Message], problem: BatchProblem, config: Disti
     return messages
 
 
-def teacher_name(config: DistillConfig, profile: Profile, folder: Path, sampling: Sampling) -> str:
+def teacher_name(at: TeacherAt, config: DistillConfig, profile: Profile, folder: Path, sampling: Sampling) -> str:
     """A name under which stored texts may be used again: it changes with weights, prompts and sampling."""
     shape = {
         "weights": fingerprint(folder),
-        "context": [config.teacher_context, config.teacher_context_solution] if config.is_self_taught else None,
+        "context": [config.teacher_context, config.teacher_context_solution] if at.is_self else None,
         "prompt": [profile.system_prompt, profile.prompt_template],
         "sampling": [sampling.temperature, sampling.top_p, sampling.max_tokens, sampling.stop],
         "attempts": [config.teacher_attempts, config.seed],
     }
     digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16]
-    kind = "self" if config.is_self_taught else "model"
+    kind = "self" if at.is_self else "model"
     return f"{kind}-{folder.resolve().name[:100]}-{digest}"
 
 

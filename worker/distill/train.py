@@ -17,6 +17,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -34,10 +35,10 @@ from worker.distill.data import Example, micro_batches, pad
 from worker.distill.errors import ConfigRefused, DistillError, Interrupted, WaitedTooLong
 from worker.distill.lessons import Lesson, Lessons
 from worker.distill.metrics import Recorder, batch_metrics
-from worker.distill.references import Judge, References
+from worker.distill.references import Judge, Library
 from worker.distill.runs import open_run
 from worker.distill.stages import Patience, Stop
-from worker.distill.teacher import load_teacher
+from worker.distill.teachers import Teachers
 from worker.distill.writer import make_writer
 
 log = logging.getLogger(__name__)
@@ -176,25 +177,21 @@ def group_loss(
 ) -> tuple[torch.Tensor, float, int]:
     """A micro-batch's share of the step's loss, its summed KL in nats, and its scored tokens.
 
-    Student and teacher each read the answers after their own prompts; hidden states are compared token by token.
+    Student and teacher each read the answers after their own prompts; the two are compared token by token.
     """
-    config, teacher = session.config, session.lessons.teacher
-    device, answers = session.student.device, [e.answer for e in examples]
-    ours = pad([e.student_prompt for e in examples], answers, pad_id=0).to(device)
-    theirs = pad([e.teacher_prompt for e in examples], answers, pad_id=0).to(device)
+    config, device = session.config, session.student.device
+    ours = pad([e.student_prompt for e in examples], [e.answer for e in examples], pad_id=0).to(device)
     with model.autocast(device, session.dtype):
         student_side = model.answer_projection(session.student, ours, session.dtype)
-        with torch.no_grad():
-            teacher_side = model.answer_projection(teacher.model, theirs, session.dtype)
-            teacher_side = model.sharpened(teacher_side, config.teacher_sharpness)
+    divergence = config.divergence_of(stage)
     loss, metrics = distillation_loss(
         student_side,
-        teacher_side,
+        session.lessons.teachers.side(examples, device),
         ours.mask_B_A,
         torch.tensor([e.weight for e in examples], device=device),
         denominator=denominator,
         reduction=config.reduction,
-        settings=KLSettings(divergence=stage.value, temperature=config.temperature, chunk_size=config.chunk_tokens),
+        settings=KLSettings(divergence=divergence, temperature=config.temperature, chunk_size=config.chunk_tokens),
     )
     n_tokens = int(metrics.n_tokens)
     return loss, float(metrics.kl_token_mean) * n_tokens if n_tokens else 0.0, n_tokens
@@ -263,6 +260,7 @@ def opened(config: DistillConfig, client: Client, stop: Stop, watch: Watch) -> I
     profile = client.profile(curriculum.profile_id)
     policy = client.problem_set(curriculum.problem_set).policy
     tokenizer = model.load_tokenizer(config.student)
+    teachers = Teachers(config, profile, tokenizer)
     student = model.load_model(config.student, torch.float32, device)
     model.check_projection(student, config.student)
     record = open_run(config, client, curriculum)
@@ -273,12 +271,12 @@ def opened(config: DistillConfig, client: Client, stop: Stop, watch: Watch) -> I
     progress = checkpoint.load_state(config.out, student, optimizer) or Progress(0, record.base_index)
     if progress.step:
         log.warning("resuming run %s at step %d", config.run_name, progress.step)
-    teacher = load_teacher(config, profile, tokenizer, device)
+    teachers.load(device, model.DTYPES[config.dtype])
     recorder = Recorder(client, record.run_id, config.out, progress.step)
     with asyncio.Runner() as runner, Judge(runner, profile, policy) as judge:
-        references = References(client, teacher, judge, runner, lambda: make_writer(config, teacher))
-        lessons = Lessons(config, profile, student, tokenizer, teacher, references, judge)
-        with contextlib.closing(references):
+        library = Library(client, teachers, judge, runner, partial(make_writer, config))
+        lessons = Lessons(config, profile, student, tokenizer, teachers, library, judge)
+        with contextlib.closing(library):
             yield Session(
                 config, client, curriculum, profile, record.run_id, student, tokenizer, optimizer, lessons, recorder,
                 progress, Patience(config.wait_s, stop), watch, progress.step,

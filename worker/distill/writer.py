@@ -83,6 +83,6 @@ def make_writer(config: DistillConfig, teacher: Teacher) -> Engine:
     if kind == "auto":
         kind = "vllm" if torch.cuda.is_available() and importlib.util.find_spec("vllm") else "transformers"
     if kind == "transformers":
-        return TransformersEngine(teacher.model, teacher.tokenizer, config.generate_batch_size)
-    options = EngineOptions(model=str(teacher.folder), gpu_memory_utilization=config.engine_gpu_share)
+        return TransformersEngine(teacher.source.model, teacher.tokenizer, config.generate_batch_size)
+    options = EngineOptions(model=str(teacher.source.folder), gpu_memory_utilization=config.engine_gpu_share)
     return make_engine(kind, options)

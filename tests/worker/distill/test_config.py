@@ -67,9 +67,9 @@ def test_learning_rates() -> None:
 
 
 def test_wrong_teacher_texts_are_dropped_for_the_self_teacher_alone() -> None:
-    assert DistillConfig(**BASE).is_dropping_wrong
-    assert not DistillConfig(**BASE, teacher="big").is_dropping_wrong
-    assert DistillConfig(**BASE, teacher="big", drop_wrong_references=True).is_dropping_wrong
+    assert DistillConfig(**BASE).is_dropping_wrong(is_self=True)
+    assert not DistillConfig(**BASE).is_dropping_wrong(is_self=False)
+    assert DistillConfig(**BASE, drop_wrong_references=True).is_dropping_wrong(is_self=False)
 
 
 def test_where_stages_begin_and_end() -> None:

@@ -15,6 +15,7 @@ from worker.distill.config import DistillConfig
 from worker.distill.data import Example
 from worker.distill.errors import ConfigRefused, DistillError, ModelRefused
 from worker.distill.lessons import Lesson
+from worker.distill.local import LocalModel
 from worker.distill.model import check_projection, load_model, sharpened
 from worker.distill.train import group_loss, loss_denominator, update
 
@@ -28,9 +29,11 @@ EXAMPLES = [
 
 def make_session(student: Path, teacher: Path, **fields: Any) -> Any:
     config = DistillConfig(curriculum_id="cur_1", student=student, dtype="float32", chunk_tokens=2, **fields)
-    ours, theirs = load_model(student, torch.float32, CPU), load_model(teacher, torch.float32, CPU)
+    ours, theirs = load_model(student, torch.float32, CPU), LocalModel(teacher, config.teacher_sharpness)
+    theirs.load(CPU, torch.float32)
     optimizer = torch.optim.AdamW(ours.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    lessons = SimpleNamespace(teacher=SimpleNamespace(model=theirs.requires_grad_(requires_grad=False)))
+    teachers = SimpleNamespace(model=theirs.model, side=lambda examples, _device: theirs.side(examples))
+    lessons = SimpleNamespace(teachers=teachers)
     return SimpleNamespace(
         config=config, student=ours, optimizer=optimizer, lessons=lessons, dtype=torch.float32, saved_step=-1
     )
@@ -49,7 +52,7 @@ def dense_loss(session: Any, stage: Stage, denominator: float) -> torch.Tensor:
             (sharpness * model(torch.tensor([prompt + one.answer])).logits[0, len(prompt) - 1 : -1]).log_softmax(-1)
             for model, prompt, sharpness in (
                 (session.student, one.student_prompt, 1.0),
-                (session.lessons.teacher.model, one.teacher_prompt, session.config.teacher_sharpness),
+                (session.lessons.teachers.model, one.teacher_prompt, session.config.teacher_sharpness),
             )
         )
         a, b = (theirs, ours) if stage == Stage.FORWARD_KL else (ours, theirs)
@@ -132,7 +135,7 @@ def test_an_empty_lesson_moves_nothing(student: Path, teacher: Path) -> None:
 def test_a_loss_that_is_not_finite_ends_the_run_before_it_spoils_the_weights(student: Path, teacher: Path) -> None:
     session = make_session(student, teacher)
     with torch.no_grad():
-        session.lessons.teacher.model.model.norm.weight.fill_(torch.nan)
+        session.lessons.teachers.model.model.norm.weight.fill_(torch.nan)
     before = [p.clone() for p in session.student.parameters()]
     with pytest.raises(DistillError, match="step 7: the loss is nan"):
         update(session, Lesson(EXAMPLES, {}), Stage.FORWARD_KL, step=7)

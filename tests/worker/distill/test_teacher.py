@@ -15,7 +15,7 @@ from worker.distill.data import encode_chat
 from worker.distill.errors import ModelRefused, TeacherSilent
 from worker.distill.model import load_model, load_tokenizer
 from worker.distill.references import Judge, References
-from worker.distill.teacher import check_vocabulary, fingerprint, load_teacher, with_reference
+from worker.distill.teacher import Teacher, check_vocabulary, fingerprint, make_teacher, with_reference
 from worker.distill.writer import TransformersEngine
 from worker.rollout.engine import Answer, EngineFailure, Sampling
 
@@ -46,6 +46,11 @@ def make_config(student: Path, **fields: Any) -> DistillConfig:
     return DistillConfig(curriculum_id="cur_1", student=student, dtype="float32", **fields)
 
 
+def self_teacher(student: Path, profile: Profile = PROFILE, **fields: Any) -> Teacher:
+    config = make_config(student, **fields)
+    return make_teacher(config.by_tag["default"], config, profile, load_tokenizer(student))
+
+
 def shown(student: Path, one: BatchProblem, **fields: Any) -> str:
     return with_reference([Message(role="user", content=str(one.prompt))], one, make_config(student, **fields))[
         -1
@@ -72,17 +77,18 @@ def test_the_reference_stands_in_the_last_user_turn(student: Path) -> None:
 def test_a_teacher_of_its_own_sees_the_plain_prompt(student: Path, tmp_path: Path) -> None:
     folder = tiny_folder(tmp_path / "teacher", seed=1)
     tokenizer = load_tokenizer(student)
-    teacher = load_teacher(make_config(student, teacher=str(folder)), PROFILE, tokenizer, CPU)
+    config = make_config(student, teacher=str(folder))
+    teacher = make_teacher(config.by_tag["default"], config, PROFILE, tokenizer)
     assert teacher.prompt(problem()) == encode_chat(tokenizer, [Message(role="user", content="Compute 7 * 8.")])
-    assert not any(p.requires_grad for p in teacher.model.parameters())
+    teacher.source.load(CPU, torch.float32)
+    assert not any(p.requires_grad for p in teacher.source.model.parameters())
 
 
 def test_the_name_changes_with_whatever_shapes_the_text(student: Path, tmp_path: Path) -> None:
-    tokenizer = load_tokenizer(student)
     other = tiny_folder(tmp_path / "other", seed=1)
 
     def name(folder: Path = student, profile: Profile = PROFILE, **fields: Any) -> str:
-        return load_teacher(make_config(folder, **fields), profile, tokenizer, CPU).name
+        return self_teacher(folder, profile, **fields).name
 
     again = name()
     assert name(learning_rate=1e-3, engine="vllm", seed=0) == again
@@ -145,7 +151,7 @@ class Scripted:
 
 
 def test_the_first_right_text_is_stored_and_never_written_again(student: Path) -> None:
-    teacher = load_teacher(make_config(student), PROFILE, load_tokenizer(student), CPU)
+    teacher = self_teacher(student)
     shelf = Shelf()
     engine = Scripted(
         [Answer("54", 3, False), Answer("Is it 56", 5, True), Answer("56", 3, False), Answer("0", 2, False)]
@@ -189,7 +195,7 @@ def test_an_engine_that_fails_ends_the_run_with_its_reason(student: Path) -> Non
         async def start(self) -> None:
             raise EngineFailure("vLLM cannot be imported")
 
-    teacher = load_teacher(make_config(student), PROFILE, load_tokenizer(student), CPU)
+    teacher = self_teacher(student)
     with asyncio.Runner() as runner, Judge(runner, PROFILE, GradingPolicy()) as judge:
         references = References(Shelf(), teacher, judge, runner, lambda: Failing([]))  # type: ignore[arg-type]
         with pytest.raises(TeacherSilent, match="could not be written: vLLM cannot be imported"):

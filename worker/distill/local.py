@@ -1,0 +1,68 @@
+"""A teacher in this process: a folder whose model is loaded, frozen, when the device is there."""
+
+# Dimension suffixes are capitals: B sequences, A answer tokens, K listed tokens, V vocabulary.
+# ruff: noqa: N803, N806
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from paced.losses import Projection
+from worker.distill.data import Example, pad
+from worker.distill.model import answer_projection, autocast, check_projection, load_model, sharpened
+from worker.distill.target import Target
+
+SCORED_AT_ONCE = 256  # tokens whose logits are there together
+
+
+class LocalModel:
+    """Reads answers after its own prompts; `sharpness` multiplies its logits."""
+
+    def __init__(self, folder: Path, sharpness: float = 1.0) -> None:
+        self.folder = folder
+        self.model: Any = None
+        self._sharpness = sharpness
+        self._dtype = torch.float32
+
+    def load(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Put the model on a device. Raises ModelRefused."""
+        self._dtype = dtype
+        self.model = load_model(self.folder, dtype, device).requires_grad_(requires_grad=False)
+        check_projection(self.model, self.folder)
+
+    @torch.no_grad()
+    def side(self, examples: Sequence[Example]) -> Projection:
+        """What predicts each answer token [B, A, ·], over the whole vocabulary."""
+        padded = pad([e.teacher_prompt for e in examples], [e.answer for e in examples], pad_id=0)
+        device = self.model.device
+        with autocast(device, self._dtype):
+            return sharpened(answer_projection(self.model, padded.to(device), self._dtype), self._sharpness)
+
+    def score(self, examples: Sequence[Example], top_k: int) -> list[Target]:
+        """The likeliest tokens at each place of each answer, and in the first slot the answer's own token."""
+        side = self.side(examples)
+        return [
+            _target(side, row, torch.tensor(one.answer, device=side.hidden.device), top_k)
+            for row, one in enumerate(examples)
+        ]
+
+
+def _target(side: Projection, row: int, answer_A: Tensor, top_k: int) -> Target:
+    ids, logprobs = [], []
+    hidden_A_H = side.hidden[row, : len(answer_A)]
+    for hidden_C_H, answer_C in zip(*(torch.split(x, SCORED_AT_ONCE) for x in (hidden_A_H, answer_A)), strict=True):
+        lp_C_V = _logits(side, hidden_C_H).log_softmax(-1)
+        top = lp_C_V.topk(min(top_k, lp_C_V.shape[-1] - 2))
+        own_C_1 = answer_C[:, None]
+        ids.append(torch.cat([own_C_1, top.indices.masked_fill(top.indices == own_C_1, -1)], -1))
+        logprobs.append(torch.cat([lp_C_V.gather(-1, own_C_1), top.values], -1))
+    return Target(torch.cat(ids).cpu().numpy().astype(np.int32), torch.cat(logprobs).cpu().numpy().astype(np.float32))
+
+
+def _logits(side: Projection, hidden_C_H: Tensor) -> Tensor:
+    logits_C_V = torch.nn.functional.linear(hidden_C_H, side.weight_V_H, side.bias_V).float()
+    return logits_C_V if side.soft_cap is None else side.soft_cap * torch.tanh(logits_C_V / side.soft_cap)

@@ -82,8 +82,9 @@ class Lessons:
         limit = self._config.max_prompt_tokens
         fitting = [one for one in prompted if max(len(one[2]), len(one[3])) <= limit]
         lesson = self._forward(fitting) if batch.stage == Stage.FORWARD_KL else self._reverse(fitting)
-        n_long = len(prompted) - len(fitting)
-        return Lesson(lesson.examples, {**lesson.metrics, "n_too_long": n_long}, lesson.graded)
+        examples, n_scored = self.teachers.told(lesson.examples, batch.stage)
+        counts = {"n_too_long": len(prompted) - len(fitting), "n_scored": n_scored}
+        return Lesson(examples, {**lesson.metrics, **counts}, lesson.graded)
 
     def _prompted(self, problem: BatchProblem, weight: float) -> Prompted:
         chat = chat_messages(problem.prompt, self._profile)

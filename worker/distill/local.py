@@ -22,8 +22,9 @@ SCORED_AT_ONCE = 256  # tokens whose logits are there together
 class LocalModel:
     """Reads answers after its own prompts; `sharpness` multiplies its logits."""
 
-    def __init__(self, folder: Path, sharpness: float = 1.0) -> None:
+    def __init__(self, folder: Path, sharpness: float = 1.0, batch_size: int = 16) -> None:
         self.folder = folder
+        self._batch_size = batch_size
         self.model: Any = None
         self._sharpness = sharpness
         self._dtype = torch.float32
@@ -44,11 +45,20 @@ class LocalModel:
 
     def score(self, examples: Sequence[Example], top_k: int) -> list[Target]:
         """The likeliest tokens at each place of each answer, and in the first slot the answer's own token."""
-        side = self.side(examples)
-        return [
-            _target(side, row, torch.tensor(one.answer, device=side.hidden.device), top_k)
-            for row, one in enumerate(examples)
-        ]
+        found: dict[int, Target] = {}
+        by_length = sorted(
+            range(len(examples)), key=lambda i: len(examples[i].teacher_prompt) + len(examples[i].answer)
+        )
+        for start in range(0, len(by_length), self._batch_size):
+            places = by_length[start : start + self._batch_size]
+            side = self.side([examples[place] for place in places])
+            for row, place in enumerate(places):
+                answer_A = torch.tensor(examples[place].answer, device=side.hidden.device)
+                found[place] = _target(side, row, answer_A, top_k)
+        return [found[place] for place in range(len(examples))]
+
+    def close(self) -> None:
+        """Nothing to free before the run's end."""
 
 
 def _target(side: Projection, row: int, answer_A: Tensor, top_k: int) -> Target:

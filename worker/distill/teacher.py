@@ -20,10 +20,14 @@ from worker.distill.data import encode_chat
 from worker.distill.errors import ModelRefused
 from worker.distill.local import LocalModel
 from worker.distill.model import load_tokenizer
+from worker.distill.served import ServedModel
 from worker.rollout.engine import Sampling
 
 PLACEHOLDER = re.compile(r"\{(prompt|answer|solution)\}")
+OTHER = re.compile(r"[^A-Za-z0-9.-]")
 SAMPLE_BYTES = 1 << 20
+
+Source = LocalModel | ServedModel
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Teacher:
 
     name: str
     at: TeacherAt
-    source: LocalModel
+    source: Source
     tokenizer: Any
     config: DistillConfig
     profile: Profile
@@ -68,11 +72,22 @@ def make_teacher(at: TeacherAt, config: DistillConfig, profile: Profile, tokeniz
         stop=tuple(profile.stop),
         seed=config.seed,
     )
+    source, own = make_source(at, config, tokenizer)
+    name = teacher_name(at, config, profile, source, sampling)
+    return Teacher(name, at, source, own, config, profile, sampling)
+
+
+def make_source(at: TeacherAt, config: DistillConfig, tokenizer: Any) -> tuple[Source, Any]:
+    """Where a teacher's words come from, and its tokenizer; a folder is not loaded, a URL not asked.
+
+    Raises ModelRefused where a folder's vocabulary is not the student's.
+    """
+    if at.is_served:
+        return ServedModel(at, len(tokenizer), config.teacher_requests, config.teacher_timeout_s), tokenizer
     folder = config.student if at.is_self else Path(at.at)
     own = tokenizer if at.is_self else load_tokenizer(folder)
     check_vocabulary(tokenizer, own, folder)
-    name = teacher_name(at, config, profile, folder, sampling)
-    return Teacher(name, at, LocalModel(folder, config.teacher_sharpness), own, config, profile, sampling)
+    return LocalModel(folder, config.teacher_sharpness, config.micro_batch_size), own
 
 
 def with_reference(chat: Sequence[Message], problem: BatchProblem, config: DistillConfig) -> list[Message]:
@@ -90,18 +105,23 @@ def with_reference(chat: Sequence[Message], problem: BatchProblem, config: Disti
     return messages
 
 
-def teacher_name(at: TeacherAt, config: DistillConfig, profile: Profile, folder: Path, sampling: Sampling) -> str:
+def teacher_name(at: TeacherAt, config: DistillConfig, profile: Profile, source: Source, sampling: Sampling) -> str:
     """A name under which stored texts may be used again: it changes with weights, prompts and sampling."""
+    if isinstance(source, LocalModel):
+        kind, label = "self" if at.is_self else "model", source.folder.resolve().name
+        weights: Any = fingerprint(source.folder)
+    else:
+        kind, label = "served", OTHER.sub("_", str(source.model))
+        weights = [source.at.at, source.model]
     shape = {
-        "weights": fingerprint(folder),
+        "weights": weights,
         "context": [config.teacher_context, config.teacher_context_solution] if at.is_self else None,
         "prompt": [profile.system_prompt, profile.prompt_template],
         "sampling": [sampling.temperature, sampling.top_p, sampling.max_tokens, sampling.stop],
         "attempts": [config.teacher_attempts, config.seed],
     }
     digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16]
-    kind = "self" if at.is_self else "model"
-    return f"{kind}-{folder.resolve().name[:100]}-{digest}"
+    return f"{kind}-{label[:100]}-{digest}"
 
 
 def fingerprint(folder: Path) -> str:

@@ -276,7 +276,7 @@ def opened(config: DistillConfig, client: Client, stop: Stop, watch: Watch) -> I
     with asyncio.Runner() as runner, Judge(runner, profile, policy) as judge:
         library = Library(client, teachers, judge, runner, partial(make_writer, config))
         lessons = Lessons(config, profile, student, tokenizer, teachers, library, judge)
-        with contextlib.closing(library):
+        with contextlib.closing(library), contextlib.closing(teachers):
             yield Session(
                 config, client, curriculum, profile, record.run_id, student, tokenizer, optimizer, lessons, recorder,
                 progress, Patience(config.wait_s, stop), watch, progress.step,

@@ -12,6 +12,7 @@ from paced.wire import Message
 from worker.distill.config import DistillConfig
 from worker.distill.data import encode_chat, end_of_turn
 from worker.distill.generate import Generator, answer_text
+from worker.distill.served import ServedEngine, ServedModel
 from worker.distill.teacher import Teacher
 from worker.rollout.engine import Answer, Engine, EngineFailure, EngineOptions, Sampling, make_engine
 
@@ -75,14 +76,17 @@ class TransformersEngine:
 
 
 def make_writer(config: DistillConfig, teacher: Teacher) -> Engine:
-    """The engine that writes a teacher's texts; 'auto' takes vLLM where it is installed and there is a GPU.
+    """The engine that writes a teacher's texts: a URL's own; 'auto' takes vLLM if it is installed and there is a GPU.
 
     On a CPU a second engine would only take the trainer's cores.
     """
+    source = teacher.source
+    if isinstance(source, ServedModel):
+        return ServedEngine(source, teacher.tokenizer)
     kind = config.engine
     if kind == "auto":
         kind = "vllm" if torch.cuda.is_available() and importlib.util.find_spec("vllm") else "transformers"
     if kind == "transformers":
-        return TransformersEngine(teacher.source.model, teacher.tokenizer, config.generate_batch_size)
-    options = EngineOptions(model=str(teacher.source.folder), gpu_memory_utilization=config.engine_gpu_share)
+        return TransformersEngine(source.model, teacher.tokenizer, config.generate_batch_size)
+    options = EngineOptions(model=str(source.folder), gpu_memory_utilization=config.engine_gpu_share)
     return make_engine(kind, options)

@@ -10,22 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import httpx2
-import stamina
 
 from paced.wire import Message
 from worker.rollout.engine import Answer, EngineDown, EngineFailure, EngineOptions, Sampling
+from worker.rollout.exchange import Exchange, reason
 
-RETRIED_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 REFUSED_STATUS = frozenset({401, 403, 404})  # no prompt will fare better
-MAX_RETRY_AFTER_S = 60.0
-
-
-class _Busy(Exception):
-    """An answer that asks for another try."""
-
-    def __init__(self, response: httpx2.Response) -> None:
-        self.response = response
-        self.retry_after_s = _seconds(response.headers.get("Retry-After"))
 
 
 class OpenaiEngine:
@@ -37,25 +27,21 @@ class OpenaiEngine:
         self._served: str | None = None
         self._uri: str | None = None
         self._has_n = True
-        self._http: httpx2.AsyncClient | None = None
+        self._exchange: Exchange | None = None
 
     async def start(self) -> None:
         """Open the connections; raises EngineDown when no server answers."""
-        key = self._options.openai_key
-        self._http = httpx2.AsyncClient(
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx2.Timeout(self._options.timeout_s, connect=10.0),
-            limits=httpx2.Limits(max_connections=None),  # the rollout loop bounds what is in flight
-        )
+        options = self._options
+        self._exchange = Exchange(options.openai_url, options.openai_key, options.timeout_s, options.retry_s)
         if "{" not in self._model:
             self._served = self._model
-        await self._exchange("GET", "/models", None)
+        await self._request("GET", "/models", None)
 
     async def stop(self) -> None:
         """Close the connections."""
-        http, self._http = self._http, None
-        if http is not None:
-            await http.aclose()
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            await exchange.close()
 
     async def load_checkpoint(self, uri: str) -> None:
         """Ask for the checkpoint's own model name from now on, or refuse where the name is fixed."""
@@ -104,45 +90,23 @@ class OpenaiEngine:
         return body
 
     async def _answers(self, body: dict[str, Any], n: int) -> list[Answer]:
-        response = await self._exchange("POST", "/chat/completions", body | ({"n": n} if n > 1 else {}))
+        response = await self._request("POST", "/chat/completions", body | ({"n": n} if n > 1 else {}))
         if n > 1 and response.status_code in (400, 422):
             return []  # perhaps because of n: one by one will tell
         if not response.is_success:
-            raise EngineFailure(f"{self._options.openai_url} refused the prompt: {_reason(response)}")
+            raise EngineFailure(f"{self._options.openai_url} refused the prompt: {reason(response)}")
         answers = _read(response)
         if not answers:
             raise EngineFailure(f"{self._options.openai_url} sent no choices: {response.text[:200]!r}")
         return answers
 
-    async def _exchange(self, method: str, path: str, body: dict[str, Any] | None) -> httpx2.Response:
-        try:
-            response = await self._retried(method, path, body)
-        except _Busy as error:
-            raise EngineFailure(f"{self._options.openai_url} stays busy: {_reason(error.response)}") from error
-        except httpx2.ReadTimeout as error:
-            raise EngineFailure(f"no answer from the server in {self._options.timeout_s:.0f} s") from error
-        except httpx2.TransportError as error:
-            raise EngineDown(
-                f"no answer from {self._options.openai_url} ({type(error).__name__}: {error}); is the server running?"
-            ) from error
-        if response.status_code in REFUSED_STATUS and method == "POST":
-            raise EngineDown(f"{self._options.openai_url} will not serve {self._served!r}: {_reason(response)}")
-        return response
-
-    async def _retried(self, method: str, path: str, body: dict[str, Any] | None) -> httpx2.Response:
-        if self._http is None:
+    async def _request(self, method: str, path: str, body: dict[str, Any] | None) -> httpx2.Response:
+        if self._exchange is None:
             raise EngineFailure("the engine was not started")
-        url = self._options.openai_url.rstrip("/") + path
-        attempts = stamina.retry_context(
-            on=_backoff, attempts=None, timeout=self._options.retry_s, wait_initial=0.2, wait_max=10.0, wait_jitter=0.5
-        )
-        async for attempt in attempts:
-            with attempt:
-                response = await self._http.request(method, url, json=body)
-                if response.status_code in RETRIED_STATUS:
-                    raise _Busy(response)
-                return response
-        raise AssertionError("stamina either returns or raises")
+        response = await self._exchange.request(method, path, body)
+        if response.status_code in REFUSED_STATUS and method == "POST":
+            raise EngineDown(f"{self._options.openai_url} will not serve {self._served!r}: {reason(response)}")
+        return response
 
 
 def _read(response: httpx2.Response) -> list[Answer]:
@@ -167,24 +131,3 @@ def _shares(n_total: int, lengths: Sequence[int]) -> list[int]:
         shares.append(share)
         n_left, length_left = n_left - share, length_left - length - 1
     return shares
-
-
-def _backoff(error: Exception) -> bool | float:
-    if isinstance(error, _Busy):
-        return True if error.retry_after_s is None else error.retry_after_s
-    return isinstance(error, httpx2.TransportError) and not isinstance(error, httpx2.ReadTimeout)
-
-
-def _seconds(header: str | None) -> float | None:
-    try:
-        return min(max(float(header), 0.0), MAX_RETRY_AFTER_S) if header is not None else None
-    except ValueError:
-        return None
-
-
-def _reason(response: httpx2.Response) -> str:
-    try:
-        error = response.json()["error"]
-        return f"HTTP {response.status_code}: {error['message'] if isinstance(error, dict) else error}"
-    except (ValueError, KeyError, TypeError):
-        return f"HTTP {response.status_code}: {response.text[:200]!r}"

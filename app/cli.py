@@ -45,12 +45,14 @@ def serve(
     """
     import uvicorn
 
+    from app.auth.guard import SIGN_IN
     from app.main import create_app
     from app.telemetry import configure_logs
 
     settings = _settings(data=data, database=database, host=host, port=port, log_level=log_level)
     configure_logs(settings.log_level, as_json=settings.log_json)
     listener = _listen(settings.host, settings.port)
+    app = create_app(settings)
     address = f"http://{settings.host}:{listener.getsockname()[1]}"
     key_file = settings.data.resolve() / "admin.key"
     said = {"url": address, "key_file": None if settings.admin_key else str(key_file)}
@@ -59,10 +61,18 @@ def serve(
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            typer.echo(json.dumps(said) if as_json else f"paced listens on {address}; {where}")
+            link = f"{address}{SIGN_IN}/{await app.state.sessions.link(app.state.admin_key)}"
+            if as_json:
+                typer.echo(json.dumps({**said, "dashboard": link}))
+            else:
+                typer.echo(f"paced listens on {address}; {where}\ndashboard (works once, within an hour): {link}")
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            app.state.pulse.close()  # or open pages would hold the service up
+            await super().shutdown(sockets)
 
     _check_schema(settings)
-    config = uvicorn.Config(create_app(settings), log_level="warning", access_log=False, timeout_graceful_shutdown=10)
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=10)
     Server(config).run(sockets=[listener])
 
 

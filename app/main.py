@@ -14,8 +14,10 @@ from app import telemetry
 from app.auth.api import router as keys_router
 from app.auth.guard import AuthMiddleware, requires
 from app.auth.service import KeyService, private_text
+from app.auth.sessions import SessionService
 from app.auth.store import KeyStore
 from app.clock import Clock, utc_now
+from app.dashboard.routers import add_dashboard, pulse_of
 from app.db.engine import Database
 from app.db.migrate import ensure_current
 from app.flow import STAGES
@@ -59,7 +61,7 @@ from app.http.limits import BodyLimitMiddleware
 from app.http.version import VersionMiddleware
 from app.settings import Settings
 from paced import __version__
-from paced.wire import Scope
+from paced.wire import Key, Scope
 
 log = structlog.get_logger()
 ROUTERS = (
@@ -92,7 +94,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
         try:
             wire_up(app, db, settings, clock)
             watch.registry.register(app.state.estimates)
-            await _accept_admin_key(app.state.keys, settings)
+            app.state.admin_key = await _accept_admin_key(app.state.keys, settings)
             log.info("ready", database=settings.database_url.render_as_string(), schema=app.state.schema)
             async with _following(app.state.follower):
                 yield
@@ -112,9 +114,11 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.settings = settings
+    app.state.clock = clock
     problem_json.install(app)
     for router in ROUTERS:
         app.include_router(router)
+    add_dashboard(app)
     _add_health(app, watch)
     document.install(app)
     app.add_middleware(EtagMiddleware)
@@ -130,7 +134,10 @@ def wire_up(app: FastAPI, db: Database, settings: Settings, clock: Clock) -> Non
     state = app.state
     pepper = settings.secret or private_text(settings.data / "secret", secrets.token_urlsafe(32))
     state.db = db
-    state.keys = KeyService(KeyStore(db), pepper, clock)
+    state.pulse = pulse_of(db)
+    key_store = KeyStore(db)
+    state.keys = KeyService(key_store, pepper, clock)
+    state.sessions = SessionService(state.keys, key_store, clock)
     problem_store, student_store, curriculum_store = ProblemStore(db), StudentStore(db, Rewinder()), CurriculumStore(db)
     estimate_store = EstimateStore(db)
     pools = Pools(estimate_store)
@@ -164,9 +171,9 @@ async def _following(follower: Follower | None) -> AsyncIterator[None]:
             await task
 
 
-async def _accept_admin_key(keys: KeyService, settings: Settings) -> None:
+async def _accept_admin_key(keys: KeyService, settings: Settings) -> Key:
     key = settings.admin_key or private_text(settings.data / "admin.key", secrets.token_urlsafe(32))
-    await keys.accept(key, "admin")
+    return await keys.accept(key, "admin")
 
 
 def _add_health(app: FastAPI, watch: telemetry.Telemetry) -> None:

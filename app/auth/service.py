@@ -24,10 +24,14 @@ class KeyService:
         self._store = store
         self._pepper = pepper.encode()
         self._clock = clock
-        self._known: dict[str, tuple[str, frozenset[Scope], dt.datetime]] = {}
+        self._known: dict[str, tuple[str, Key, dt.datetime]] = {}
 
     def _hash(self, secret: str) -> str:
         return hmac.new(self._pepper, secret.encode(), hashlib.sha256).hexdigest()
+
+    def sign(self, purpose: str, text: str) -> str:
+        """What only processes with the pepper can make of a text, for one purpose."""
+        return self._hash(f"{purpose}\x00{text}")
 
     def _key_id(self, secret: str) -> str:
         parts = secret.split(".")
@@ -43,33 +47,42 @@ class KeyService:
         await self._store.add(key, self._hash(secret))
         return KeyCreated(**key.model_dump(), secret=secret)
 
-    async def accept(self, secret: str, name: str) -> None:
+    async def accept(self, secret: str, name: str) -> Key:
         """Accept a secret chosen by the operator, as an admin key."""
         key = Key(key_id=self._key_id(secret), name=name, scopes=[Scope.ADMIN], created_at=self._clock())
         await self._store.add(key, self._hash(secret))
+        return key
 
-    async def scopes_of(self, authorization: str | None) -> frozenset[Scope]:
-        """Scopes that an Authorization header stands for; raises Unauthenticated."""
+    async def of_header(self, authorization: str | None) -> Key:
+        """The key that an Authorization header holds; raises Unauthenticated."""
         scheme, _, secret = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not secret:
             raise Unauthenticated("send a key as `Authorization: Bearer KEY`; `paced keys create` makes one")
-        given = self._hash(secret.strip())
-        key_id = self._key_id(secret.strip())
-        known = self._known.get(key_id)
-        if known is None or self._clock() - known[2] > CACHE_FOR:
-            known = await self._load(key_id)
-        if known is None or not hmac.compare_digest(known[0], given):
-            raise Unauthenticated("this key is unknown or revoked; `paced keys create` makes a new one")
-        return known[1]
+        return await self.of_secret(secret.strip())
 
-    async def _load(self, key_id: str) -> tuple[str, frozenset[Scope], dt.datetime] | None:
+    async def of_secret(self, secret: str) -> Key:
+        """The key with this secret; raises Unauthenticated."""
+        found = await self._found(self._key_id(secret))
+        if found is None or not hmac.compare_digest(found[0], self._hash(secret)):
+            raise Unauthenticated("this key is unknown or revoked; `paced keys create` makes a new one")
+        return found[1]
+
+    async def in_use(self, key_id: str) -> Key | None:
+        """A key that is not revoked."""
+        found = await self._found(key_id)
+        return None if found is None else found[1]
+
+    async def _found(self, key_id: str) -> tuple[str, Key, dt.datetime] | None:
+        known = self._known.get(key_id)
+        if known is not None and self._clock() - known[2] <= CACHE_FOR:
+            return known
         self._known.pop(key_id, None)
-        found = await self._store.secret_of(key_id)
+        found = await self._store.get(key_id)
         if found is None:
             return None
         if len(self._known) >= CACHE_SIZE:
             self._known.clear()
-        self._known[key_id] = (found[0], frozenset(found[1]), self._clock())
+        self._known[key_id] = (*found, self._clock())
         return self._known[key_id]
 
     async def all(self) -> list[Key]:

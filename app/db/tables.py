@@ -3,7 +3,7 @@
 problem_sets < problems < decisions        students < checkpoints       profiles
 measurements (student, set, profile) < estimates (one row a problem; the leased row) < observations < rollouts
 measurements < abilities (one row a skill)
-curricula < curriculum_versions, batches      runs < run_metrics      teacher_references      keys
+curricula < curriculum_versions, batches      runs < run_metrics      teacher_references      keys < sign_in_links
 """
 
 import datetime as dt
@@ -508,4 +508,12 @@ keys = Table(
     Column("secret_hash", String(64), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("is_revoked", Boolean, nullable=False),
+)
+
+sign_in_links = Table(
+    "sign_in_links",
+    metadata,
+    Column("link_hash", String(64), primary_key=True),
+    Column("key_id", ForeignKey("keys.key_id"), nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
 )

@@ -23,6 +23,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("key_id", name=op.f("pk_keys")),
     )
     op.create_table(
+        "sign_in_links",
+        sa.Column("link_hash", sa.String(length=64), nullable=False),
+        sa.Column("key_id", sa.String(length=32), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(["key_id"], ["keys.key_id"], name=op.f("fk_sign_in_links_key_id")),
+        sa.PrimaryKeyConstraint("link_hash", name=op.f("pk_sign_in_links")),
+    )
+    op.create_table(
         "problem_sets",
         sa.Column("name", sa.String(length=64), nullable=False),
         sa.Column("description", sa.Text(), nullable=False),
@@ -607,4 +615,5 @@ def downgrade() -> None:
     op.drop_table("students")
     op.drop_table("profiles")
     op.drop_table("problem_sets")
+    op.drop_table("sign_in_links")
     op.drop_table("keys")

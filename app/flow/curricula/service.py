@@ -63,6 +63,10 @@ class CurriculumService:
         """One curriculum."""
         return _public(await self._store.get(curriculum_id))
 
+    async def of_measurement(self, measurement_id: int) -> list[Curriculum]:
+        """Curricula that draw by a measurement, by name."""
+        return [_public(row) for row in await self._store.of_measurement(measurement_id)]
+
     async def page(self, student: str | None, name: str | None, after: str | None, limit: int) -> list[Curriculum]:
         """Curricula by name."""
         return [_public(row) for row in await self._store.page(student, name, after, limit)]

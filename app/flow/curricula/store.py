@@ -64,6 +64,12 @@ class CurriculumStore:
         return conn.execute(select(func.max(b.size)).where(b.curriculum_id == curriculum_id)).scalar() or 0
 
     @reads
+    def of_measurement(self, conn: Connection, measurement_id: int) -> list[dict[str, Any]]:
+        """Curricula of a measurement, by name."""
+        query = _query().where(curricula.c.measurement_id == measurement_id).order_by(curricula.c.name)
+        return rows_as_dicts(conn.execute(query))
+
+    @reads
     def page(
         self, conn: Connection, student: str | None, name: str | None, after: str | None, limit: int
     ) -> list[dict[str, Any]]:

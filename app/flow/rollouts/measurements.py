@@ -1,6 +1,7 @@
 """Measurements in the database: whose pass rates are kept, and how far the measuring is."""
 
 import datetime as dt
+from dataclasses import dataclass, fields
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Integer, and_, func, insert, literal, or_, select, true, update
@@ -16,6 +17,19 @@ from app.ids import number_of, numbered
 from paced.wire import Measurement, MeasurementCreate, ProblemState
 
 NEVER = -1  # checkpoint_index of a problem that was not measured yet
+
+
+@dataclass(frozen=True, slots=True)
+class MeasurementName:
+    """What a measurement is of, without its progress."""
+
+    measurement_id: str
+    student: str
+    problem_set: str
+    profile_id: str
+    n_rollouts: int
+    holdout_share: float
+    created_at: dt.datetime
 
 
 class MeasurementStore:
@@ -64,6 +78,13 @@ class MeasurementStore:
             query = query.where(c.student == student)
         rows = rows_as_dicts(conn.execute(query))
         return [_progress(conn, row, now) for row in rows]
+
+    @reads
+    def names(self, conn: Connection) -> list[MeasurementName]:
+        """Every measurement, oldest first."""
+        columns = [measurements.c[field.name] for field in fields(MeasurementName)]
+        found = rows_as_dicts(conn.execute(select(*columns).order_by(measurements.c.measurement_id)))
+        return [MeasurementName(**{**row, "measurement_id": numbered("mea", row["measurement_id"])}) for row in found]
 
     @reads
     def numbers_of(self, conn: Connection, student: str) -> list[int]:

@@ -6,7 +6,7 @@ import numpy as np
 import structlog
 
 from app.clock import Clock
-from app.flow.rollouts.measurements import MeasurementStore, measurement_number
+from app.flow.rollouts.measurements import MeasurementName, MeasurementStore, measurement_number
 from app.flow.rollouts.store import LeaseStore
 from app.flow.students.store import StudentStore
 from app.http.idempotency import Idempotency
@@ -51,6 +51,10 @@ class RolloutService:
         self._clock = clock
         self._idle_retry_s = idle_retry_s
         self._rng = np.random.default_rng()
+
+    async def names(self) -> list[MeasurementName]:
+        """What every measurement is of, oldest first."""
+        return await self._measurements.names()
 
     async def measure(self, body: MeasurementCreate, holdout_share: float = 0.0) -> Measurement:
         """Keep pass rates of a student on a set; the same measurement again is returned."""

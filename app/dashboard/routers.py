@@ -1,0 +1,30 @@
+"""Every page of the dashboard, into the application."""
+
+from fastapi import FastAPI
+from starlette.responses import RedirectResponse
+
+from app.dashboard import faults
+from app.dashboard.batches import router as batches_router
+from app.dashboard.live import Pulse
+from app.dashboard.live import router as live_router
+from app.dashboard.overview import router as overview_router
+from app.dashboard.signing import HOME
+from app.dashboard.signing import router as signing_router
+from app.dashboard.statics import router as statics_router
+from app.dashboard.store import LiveStore
+from app.db.engine import Database
+
+ROUTERS = (signing_router, statics_router, live_router, overview_router, batches_router)
+
+
+def add_dashboard(app: FastAPI) -> None:
+    """Add the pages, and errors as pages; call it when the handlers of the API are there."""
+    for router in ROUTERS:
+        app.include_router(router)
+    app.add_api_route("/", lambda: RedirectResponse(HOME, 303), include_in_schema=False)
+    faults.install(app)
+
+
+def pulse_of(db: Database) -> Pulse:
+    """What tells pages that something changed."""
+    return Pulse(LiveStore(db))

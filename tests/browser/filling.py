@@ -1,0 +1,25 @@
+"""A small world with something on every page."""
+
+import random
+from pathlib import Path
+
+from paced import Client, wire
+from tests.app.world import World, build, measure
+from tests.service import Service, TestClock
+
+N_CHECKPOINTS = 3
+
+
+def fill(service: Service, client: Client, folder: Path, n_problems: int = 120, suffix: str = "-seen") -> World:
+    """A student that learns over three checkpoints, with batches at each."""
+    curriculum = build(client, folder, n_problems, suffix=suffix, holdout_share=0.2)
+    rng = random.Random(1)
+    for checkpoint in range(N_CHECKPOINTS):
+        if checkpoint:
+            client.register_checkpoint(curriculum.student, wire.CheckpointCreate(uri=f"/models/{checkpoint}"))
+        ability = 0.6 + 0.5 * checkpoint
+        measure(client, curriculum.student, lambda _id, a=ability: round(8 * rng.betavariate(a, 1.2)), size=64)
+        for _ in range(3):
+            batch = client.draw_batch(curriculum.curriculum_id, 16)
+            client.acknowledge(batch.batch_id)
+    return World(service, client, TestClock(), curriculum)

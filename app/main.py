@@ -11,6 +11,8 @@ from fastapi import FastAPI, Request
 from starlette.responses import PlainTextResponse, Response
 
 from app import telemetry
+from app.alarms.api import router as alarms_router
+from app.alarms.service import AlarmService
 from app.auth.api import router as keys_router
 from app.auth.guard import AuthMiddleware, requires
 from app.auth.service import KeyService, private_text
@@ -23,6 +25,7 @@ from app.db.migrate import ensure_current
 from app.flow import STAGES
 from app.flow.batches.api import router as batches_router
 from app.flow.batches.draws import DrawStore
+from app.flow.batches.previews import PreviewService
 from app.flow.batches.service import BatchService
 from app.flow.batches.store import BatchStore
 from app.flow.curricula.api import router as curricula_router
@@ -47,6 +50,7 @@ from app.flow.rollouts.review import ReviewService
 from app.flow.rollouts.review_api import router as review_router
 from app.flow.rollouts.service import RolloutService
 from app.flow.rollouts.store import LeaseStore
+from app.flow.rollouts.workers import WorkerStore
 from app.flow.students.api import router as students_router
 from app.flow.students.service import StudentService
 from app.flow.students.store import StudentStore
@@ -76,6 +80,7 @@ ROUTERS = (
     training_router,
     grading_router,
     keys_router,
+    alarms_router,
 )
 TAGS = [{"name": f"{place} {stage}", "description": what} for place, (stage, what) in enumerate(STAGES.items(), 1)]
 
@@ -146,14 +151,18 @@ def wire_up(app: FastAPI, db: Database, settings: Settings, clock: Clock) -> Non
     state.problems = ProblemService(problem_store, DecisionStore(db), clock, settings.data / "spool")
     state.students = StudentService(student_store, clock)
     leases = LeaseStore(db, state.estimates)
-    state.rollouts = RolloutService(MeasurementStore(db), leases, student_store, clock, settings.idle_retry_s)
+    state.rollouts = RolloutService(
+        MeasurementStore(db), leases, WorkerStore(db), student_store, clock, settings.idle_retry_s
+    )
     state.review = ReviewService(RegradingStore(db, state.estimates), DisputeStore(db), clock)
     state.curricula = CurriculumService(curriculum_store, state.rollouts, state.estimates, clock)
     batches = BatchStore(db, state.estimates)
     state.batches = BatchService(
         batches, DrawStore(db), problem_store, curriculum_store, state.estimates, student_store, clock
     )
+    state.previews = PreviewService(curriculum_store, state.estimates, clock)
     state.training = TrainingService(TrainingStore(db), clock)
+    state.alarms = AlarmService(state.rollouts, state.estimates, state.follower)
 
 
 @asynccontextmanager

@@ -14,6 +14,7 @@ PARTS = {
     "client": ("paced.commands", (), ""),
     "rates": ("paced.rates", (), ""),
     "review": ("paced.review", (), ""),
+    "watching": ("paced.watching", (), ""),
     "service": ("app.cli", ("serve", "migrate", "rebuild", "replay"), "service"),
     "grading": ("worker.grading.command", ("grade", "regrade"), "grade"),
     "worker": ("worker.cli", ("rollout", "distill"), "rollout-cpu,train"),

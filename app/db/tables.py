@@ -2,7 +2,7 @@
 
 problem_sets < problems < decisions        students < checkpoints       profiles
 measurements (student, set, profile) < estimates (one row a problem; the leased row) < observations < rollouts
-measurements < abilities (one row a skill)
+measurements < abilities (one row a skill), activity (one row a worker and minute)
 curricula < curriculum_versions, batches      runs < run_metrics      teacher_references      keys < sign_in_links
 """
 
@@ -263,6 +263,27 @@ leases = Table(
     Column("expires_at", UtcDateTime, nullable=False),
     Index("ix_leases_state_expires_at", "state", "expires_at"),
     from_zero("n_problems"),
+)
+
+activity = Table(
+    "activity",
+    metadata,
+    Column("measurement_id", ForeignKey("measurements.measurement_id"), primary_key=True),
+    Column("worker", Text, primary_key=True),
+    Column("minute", UtcDateTime, primary_key=True),
+    Column("last_at", UtcDateTime, nullable=False),
+    count("n_groups"),
+    count("n_tokens"),
+    count("n_pass"),
+    count("n_fail"),
+    count("n_truncated"),
+    count("n_timeout"),
+    count("n_grader_error"),
+    count("n_infrastructure"),
+    Index("ix_activity_minute", "minute"),
+    from_zero(
+        "n_groups", "n_tokens", "n_pass", "n_fail", "n_truncated", "n_timeout", "n_grader_error", "n_infrastructure"
+    ),
 )
 
 estimates = Table(

@@ -189,6 +189,31 @@ def upgrade() -> None:
     op.create_index("ix_problems_changed", "problems", ["problem_set", "state_version"], unique=False)
     op.create_index("ix_problems_flagged", "problems", ["problem_set", "state", "ordinal"], unique=False)
     op.create_table(
+        "activity",
+        sa.Column("measurement_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("worker", sa.Text(), nullable=False),
+        sa.Column("minute", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("last_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("n_groups", sa.Integer(), nullable=False),
+        sa.Column("n_tokens", sa.Integer(), nullable=False),
+        sa.Column("n_pass", sa.Integer(), nullable=False),
+        sa.Column("n_fail", sa.Integer(), nullable=False),
+        sa.Column("n_truncated", sa.Integer(), nullable=False),
+        sa.Column("n_timeout", sa.Integer(), nullable=False),
+        sa.Column("n_grader_error", sa.Integer(), nullable=False),
+        sa.Column("n_infrastructure", sa.Integer(), nullable=False),
+        sa.CheckConstraint(
+            '"n_groups" >= 0 AND "n_tokens" >= 0 AND "n_pass" >= 0 AND "n_fail" >= 0 AND "n_truncated" >= 0 '
+            'AND "n_timeout" >= 0 AND "n_grader_error" >= 0 AND "n_infrastructure" >= 0',
+            name=op.f("ck_activity_from_zero"),
+        ),
+        sa.ForeignKeyConstraint(
+            ["measurement_id"], ["measurements.measurement_id"], name=op.f("fk_activity_measurement_id")
+        ),
+        sa.PrimaryKeyConstraint("measurement_id", "worker", "minute", name=op.f("pk_activity")),
+    )
+    op.create_index("ix_activity_minute", "activity", ["minute"], unique=False)
+    op.create_table(
         "abilities",
         sa.Column("measurement_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("skill", sa.String(length=64), nullable=False),
@@ -606,6 +631,8 @@ def downgrade() -> None:
     op.drop_table("decisions")
     op.drop_table("curricula")
     op.drop_table("abilities")
+    op.drop_index("ix_activity_minute", table_name="activity")
+    op.drop_table("activity")
     op.drop_index("ix_problems_flagged", table_name="problems")
     op.drop_index("ix_problems_changed", table_name="problems")
     op.drop_table("problems")

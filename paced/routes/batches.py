@@ -49,6 +49,11 @@ class BatchRoutes:
         return send("POST", path, body, lambda content: wire.Batches.model_validate_json(content).items, key)
 
     @route
+    def preview_curriculum(self, curriculum_id: str, body: wire.CurriculumUpdate) -> Call[wire.CurriculumPreview]:
+        """What a change of a curriculum would do to its draws on the present estimates; nothing is stored."""
+        return post(at("/v1/curricula/{}/preview", curriculum_id), body, wire.CurriculumPreview)
+
+    @route
     def batch(self, batch_id: str, *, include: Include = "problems") -> Call[wire.Batch]:
         """One batch as it was drawn."""
         return get(at("/v1/batches/{}", batch_id), wire.Batch, include=include)

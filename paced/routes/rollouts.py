@@ -35,6 +35,11 @@ class RolloutRoutes:
         return Pages(at("/v1/measurements/{}/leases", measurement_id), wire.LeaseStatus)
 
     @route
+    def workers(self, measurement_id: str) -> Call[wire.Workers]:
+        """Who measures, how fast, what waits, and what is slow."""
+        return get(at("/v1/measurements/{}/workers", measurement_id), wire.Workers)
+
+    @route
     def renew_lease(self, lease_id: str, body: wire.LeaseToken) -> Call[wire.ReportReceipt]:
         """Hold a lease for longer; raises LeaseLost when it is gone."""
         return post(at("/v1/rollout-leases/{}/renew", lease_id), body, wire.ReportReceipt)

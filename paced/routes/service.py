@@ -1,4 +1,4 @@
-"""Beside the flow: grading on request, API keys, health."""
+"""Beside the flow: grading on request, alarms, API keys, health."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from paced import wire
-from paced.calls import Call, Pages, at, get, listed, nothing, post, route
+from paced.calls import Call, Pages, at, get, listed, nothing, post, present, route
 
 
 class ServiceRoutes:
@@ -21,6 +21,12 @@ class ServiceRoutes:
     def grader_stats(self) -> Call[wire.GraderStats]:
         """What the service's graders have done since it started."""
         return get("/v1/grade/stats", wire.GraderStats)
+
+    @route
+    def alarms(self, measurement_id: str | None = None) -> Call[list[wire.Alarm]]:
+        """What needs a person now, serious ones first: of one measurement, or of all."""
+        read = TypeAdapter(list[wire.Alarm]).validate_json
+        return Call("GET", "/v1/alarms", read, present({"measurement_id": measurement_id}))
 
     @route
     def create_key(self, body: wire.KeyCreate) -> Call[wire.KeyCreated]:

@@ -4,6 +4,7 @@ Requests refuse unknown fields; resources ignore them, so that an older client r
 Durations end in `_s` (seconds), counts begin with `n_`, times are RFC 3339 in UTC.
 """
 
+from .alarms import Alarm, AlarmName, Severity
 from .base import NO_NUL, Id, Message, Name, Page, ProblemDetail, Prompt, Request, Resource
 from .batches import (
     Batch,
@@ -53,6 +54,7 @@ from .grading import (
     Verdict,
 )
 from .keys import Key, KeyCreate, KeyCreated, Scope
+from .preview import CurriculumPreview, PreviewSide, TagShare
 from .problems import (
     AnswerConflict,
     Flag,
@@ -104,9 +106,12 @@ from .training import (
     TeacherReferences,
     TeacherReferencesQuery,
 )
+from .workers import GraderSpeed, MinuteActivity, SlowRollout, WorkerActivity, Workers, WorkQueue
 
 __all__ = [
     "NO_NUL",
+    "Alarm",
+    "AlarmName",
     "AnswerConflict",
     "AnswerToGrade",
     "Batch",
@@ -122,6 +127,7 @@ __all__ = [
     "CheckpointCreate",
     "Curriculum",
     "CurriculumCreate",
+    "CurriculumPreview",
     "CurriculumUpdate",
     "Decision",
     "DiscountedBeta",
@@ -138,6 +144,7 @@ __all__ = [
     "GradedAnswer",
     "Grader",
     "GraderName",
+    "GraderSpeed",
     "GraderStats",
     "Grades",
     "GradingPolicy",
@@ -161,6 +168,7 @@ __all__ = [
     "Message",
     "MetricPoint",
     "Metrics",
+    "MinuteActivity",
     "Mode",
     "Name",
     "NearTwin",
@@ -174,6 +182,7 @@ __all__ = [
     "PlugInFirst",
     "PlugInNewest",
     "Preset",
+    "PreviewSide",
     "Problem",
     "ProblemDecision",
     "ProblemDetail",
@@ -203,8 +212,10 @@ __all__ = [
     "RunUpdate",
     "Scope",
     "Selection",
+    "Severity",
     "Shortfall",
     "SlowAnswer",
+    "SlowRollout",
     "Stage",
     "StagePlan",
     "StoredGroup",
@@ -212,8 +223,12 @@ __all__ = [
     "Stratum",
     "Student",
     "StudentCreate",
+    "TagShare",
     "TeacherReference",
     "TeacherReferences",
     "TeacherReferencesQuery",
     "Verdict",
+    "WorkQueue",
+    "WorkerActivity",
+    "Workers",
 ]

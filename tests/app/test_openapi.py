@@ -154,6 +154,7 @@ def calls(folder: Path) -> dict[str, Callable[[Client], Any]]:
         "list_measurements": lambda c: list(c.measurements()),
         "get_measurement": lambda c: c.measurement("mea_1"),
         "list_leases": lambda c: list(c.leases("mea_1")),
+        "get_workers": lambda c: c.workers("mea_1"),
         "claim_lease": lambda c: c.claim_lease(wire.LeaseClaim(student="s", worker="w")),
         "renew_lease": lambda c: c.renew_lease("lea_1", token),
         "report_rollouts": lambda c: c.report_rollouts("lea_1", wire.LeaseReport(token="t", groups=groups)),
@@ -171,6 +172,7 @@ def calls(folder: Path) -> dict[str, Callable[[Client], Any]]:
         "list_curricula": lambda c: list(c.curricula()),
         "get_curriculum": lambda c: c.curriculum("cur_1"),
         "update_curriculum": lambda c: c.update_curriculum("cur_1", wire.CurriculumUpdate(gamma=1.0)),
+        "preview_curriculum": lambda c: c.preview_curriculum("cur_1", wire.CurriculumUpdate(gamma=1.0)),
         "draw_batch": lambda c: c.draw_batch("cur_1", 2),
         "draw_batches": lambda c: c.draw_batches("cur_1", 2, 3),
         "list_batches": lambda c: list(c.batches("cur_1")),
@@ -190,6 +192,7 @@ def calls(folder: Path) -> dict[str, Callable[[Client], Any]]:
         "create_key": lambda c: c.create_key(wire.KeyCreate(name="k", scopes=[wire.Scope.READ])),
         "list_keys": lambda c: list(c.keys()),
         "revoke_key": lambda c: c.revoke_key("key_1"),
+        "list_alarms": lambda c: c.alarms("mea_1"),
         "readyz": lambda c: c.ready(),
     }
 

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from app.auth.guard import requires
 from app.flow.batches.body import encoded
+from app.flow.batches.previews import PreviewService
 from app.flow.batches.service import BatchService
 from app.http.idempotency import KeyHeader, idempotency
 from app.http.pages import NoQuery, PageQuery, cursor_at, link_next
@@ -19,6 +20,8 @@ from paced.wire import (
     BatchReceipt,
     BatchRequest,
     BatchState,
+    CurriculumPreview,
+    CurriculumUpdate,
     Id,
     Page,
     Scope,
@@ -96,6 +99,15 @@ async def listed(request: Request, curriculum_id: str, query: Annotated[BatchLis
     cursor = cursor_at(items[-1]["seq"]) if len(found) > query.limit else None
     headers = link_next(request, cursor) if cursor else None
     return _json({"items": items, "next_cursor": cursor}, headers=headers)
+
+
+@router.post("/curricula/{curriculum_id}/preview", operation_id="preview_curriculum", dependencies=[READ])
+async def preview(
+    request: Request, curriculum_id: str, body: CurriculumUpdate, _query: Annotated[NoQuery, Query()]
+) -> CurriculumPreview:
+    """What a change of the curriculum would do to its draws on the present estimates; nothing is stored."""
+    previews = cast("PreviewService", request.app.state.previews)
+    return await previews.preview(curriculum_id, body)
 
 
 @router.get("/batches/{batch_id}", operation_id="get_batch", response_model=Batch, dependencies=[READ])

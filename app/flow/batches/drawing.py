@@ -8,6 +8,7 @@ import numpy as np
 
 from app.flow.batches.law import N_CENSUS, Law, Tally, Terms
 from app.flow.batches.samplers import exponential_keys, generator, rejection, top
+from app.flow.curricula.rule import Rule
 from app.flow.curricula.weighting import Totals, loss_weights, power, retest_bonus
 from app.flow.estimates.columns import FloatArray, IntArray
 from app.flow.estimates.estimators import is_inside, is_settled
@@ -154,21 +155,26 @@ def _full_pass(
         rows = rows[law.is_trained(rows)]
         known = law.pool.n_moves, law.terms(rows[law.is_wanted(rows)])
         memory.terms[name] = known
-    terms = known[1].take(~law.is_aside(known[1].rows))
-    terms = terms.take(terms.power > 0.0) if law.rule.retest_share == 0.0 else terms
-    settled = is_settled(terms.pass_rate)
-    largest = float(terms.weight.max(initial=0.0))
-    powered = np.where(terms.power > 0.0, power(law.rule, terms.weight, largest or 1.0), 0.0)
-    totals = Totals.of(terms.weight, powered, settled)
-    weights = powered + retest_bonus(law.rule, totals) * settled
-    if totals.w <= 0.0 and law.rule.retest_share == 0.0:
-        weights = np.zeros(len(weights))  # no weight at all is said, never turned into a uniform draw
+    terms, weights, totals = weighed(law.rule, known[1].take(~law.is_aside(known[1].rows)))
     places = exponential_keys(weights, size, rng)
     chance = weights[places] / weights.sum() if len(places) else np.empty(0)
     chosen = terms.take(places)
     n_inside = int((is_inside(terms.pass_rate) & (weights > 0.0)).sum())
     factors = loss_weights(law.rule, chosen.weight, chance, totals)
     return _Pick(chosen, chance, factors, int((weights > 0.0).sum()), n_inside)
+
+
+def weighed(rule: Rule, terms: Terms) -> tuple[Terms, FloatArray, Totals]:
+    """Those of the terms that may be drawn, what the chance of each is a share of, and the totals over them."""
+    terms = terms.take(terms.power > 0.0) if rule.retest_share == 0.0 else terms
+    settled = is_settled(terms.pass_rate)
+    largest = float(terms.weight.max(initial=0.0))
+    powered = np.where(terms.power > 0.0, power(rule, terms.weight, largest or 1.0), 0.0)
+    totals = Totals.of(terms.weight, powered, settled)
+    weights = powered + retest_bonus(rule, totals) * settled
+    if totals.w <= 0.0 and rule.retest_share == 0.0:
+        weights = np.zeros(len(weights))  # no weight at all is said, never turned into a uniform draw
+    return terms, weights, totals
 
 
 def _thompson(law: Law, rows: IntArray, size: int, rng: np.random.Generator) -> _Pick:

@@ -103,6 +103,10 @@ class Law:
     def _columns(self, rows: IntArray) -> Columns:
         return self.pool.columns.take(rows)
 
+    def pass_rates(self, rows: IntArray) -> FloatArray:
+        """Point estimate of p, NaN where nothing is known."""
+        return self._estimator.pass_rate(self._columns(rows))
+
     def is_known(self, rows: IntArray) -> BoolArray:
         """The estimator has an opinion."""
         return self._estimator.is_known(self._columns(rows))

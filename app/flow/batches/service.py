@@ -8,17 +8,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import structlog
 
 from app.clock import Clock
 from app.errors import Invalid
 from app.flow.batches import body as wire_body
-from app.flow.batches.drawing import REST, Draw, Memory, draw
+from app.flow.batches.drawing import Draw, Memory, draw
 from app.flow.batches.draws import DrawStore, Seen, Stale, new_batch
 from app.flow.batches.explaining import terms
 from app.flow.batches.law import Law, Recent
 from app.flow.batches.store import BatchStore
+from app.flow.batches.subsets import pool_of, subsets_of
 from app.flow.curricula.rule import Rule
 from app.flow.curricula.store import CurriculumStore
 from app.flow.estimates.columns import IntArray
@@ -109,14 +109,8 @@ class BatchService:
     async def _planned(self, curriculum_id: str) -> _Plan:
         curriculum = await self._curricula.get(curriculum_id)
         rule = Rule.model_validate(curriculum["rule"])
-        number, f = curriculum["measurement_id"], rule.filters
-        versions = curriculum["state_version"], curriculum["fork_index"]
-        pool = await self._estimates.pool(number, curriculum["n_problems"], *versions)
-        admitted = await self._estimates.subset(number, pool, f.tags, f.sources)
-        subsets: dict[str, IntArray | None] = {REST: admitted}
-        for stratum in rule.strata:
-            rows = await self._estimates.subset(number, pool, [stratum.tag], f.sources)
-            subsets[stratum.tag] = _both(rows, admitted)
+        pool = await pool_of(self._estimates, curriculum)
+        subsets = await subsets_of(self._estimates, curriculum["measurement_id"], pool, rule)
         plan = _Plan(curriculum, Seen.of(curriculum), rule, pool, subsets, Memory())
         self._plans[curriculum_id] = plan
         while len(self._plans) > N_PLANS:
@@ -218,12 +212,6 @@ class BatchService:
             wire_body.fields(row, now, [texts[problem_id] for problem_id in mine])
             for row, mine in zip(rows, ids, strict=True)
         ]
-
-
-def _both(rows: IntArray | None, others: IntArray | None) -> IntArray | None:
-    if rows is None or others is None:
-        return others if rows is None else rows
-    return np.intersect1d(rows, others)
 
 
 def _too_large(size: int, problem_set: str, n_problems: int, n_trained: int) -> Invalid:

@@ -5,6 +5,7 @@ snapshot that it was made under, and asks for the observations of transactions t
 """
 
 import asyncio
+import time
 
 import structlog
 from sqlalchemy import Connection, select, text
@@ -47,6 +48,12 @@ class Follower:
         self._store = store
         self._pools = pools
         self._snapshots: dict[int, str] = {}
+        self._looked_at = time.monotonic()
+
+    @property
+    def lag_s(self) -> float:
+        """Seconds since the last whole look."""
+        return time.monotonic() - self._looked_at
 
     async def run(self) -> None:
         """Look again and again, until cancelled; a database that is away is waited for."""
@@ -64,6 +71,7 @@ class Follower:
             self._snapshots[measurement_id], change = await self._store.since(measurement_id, old)
             if change is not None:
                 self._pools.committed(change)
+        self._looked_at = time.monotonic()
 
 
 _SINCE = text(

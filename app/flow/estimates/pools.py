@@ -86,7 +86,8 @@ class Pool:
 
     def quarantined(self, now: dt.datetime) -> IntArray:
         """Rows set aside because their rollouts keep failing."""
-        rows = np.fromiter(self._quarantined, np.int64, len(self._quarantined))
+        aside = self._quarantined.copy()  # at once: a preview reads beside the thread that counts
+        rows = np.fromiter(aside, np.int64, len(aside))
         return rows[self.quarantined_until[rows] > now.timestamp()]
 
     def apply(self, change: Change) -> None:

@@ -21,6 +21,7 @@ from paced.wire import (
     Page,
     ReportReceipt,
     Scope,
+    Workers,
 )
 
 router = APIRouter(prefix="/v1", tags=["3 rollouts"])
@@ -67,6 +68,12 @@ async def leases(
     """Leases that are not over, with the problems that each still owes; a late one goes at the next claim."""
     items = await _rollouts(request).leases(measurement_id, query.after(str), query.limit + 1)
     return page(request, response, items, query.limit, "lease_id")
+
+
+@router.get("/measurements/{measurement_id}/workers", operation_id="get_workers", dependencies=[READ])
+async def workers(request: Request, measurement_id: str, _query: Annotated[NoQuery, Query()]) -> Workers:
+    """Who measures, how fast, what waits, and what is slow."""
+    return await _rollouts(request).workers(measurement_id)
 
 
 @router.post("/rollout-leases", status_code=201, operation_id="claim_lease", dependencies=[ROLLOUT])

@@ -8,6 +8,7 @@ import structlog
 from app.clock import Clock
 from app.flow.rollouts.measurements import MeasurementName, MeasurementStore, measurement_number
 from app.flow.rollouts.store import LeaseStore
+from app.flow.rollouts.workers import Active, WorkerStore
 from app.flow.students.store import StudentStore
 from app.http.idempotency import Idempotency
 from paced.wire import (
@@ -19,6 +20,7 @@ from paced.wire import (
     Measurement,
     MeasurementCreate,
     ReportReceipt,
+    Workers,
 )
 
 log = structlog.get_logger()
@@ -41,12 +43,14 @@ class RolloutService:
         self,
         measurements: MeasurementStore,
         leases: LeaseStore,
+        workers: WorkerStore,
         students: StudentStore,
         clock: Clock,
         idle_retry_s: float,
     ) -> None:
         self._measurements = measurements
         self._leases = leases
+        self._workers = workers
         self._students = students
         self._clock = clock
         self._idle_retry_s = idle_retry_s
@@ -87,6 +91,14 @@ class RolloutService:
     async def leases(self, measurement_id: str, after: str | None, limit: int) -> list[LeaseStatus]:
         """Leases that are not over, by id."""
         return await self._leases.page(measurement_number(measurement_id), after or "", limit, self._clock())
+
+    async def workers(self, measurement_id: str) -> Workers:
+        """Who measures, how fast, what waits, and what is slow."""
+        return await self._workers.get(measurement_number(measurement_id), self._clock())
+
+    async def active(self) -> list[Active]:
+        """Measurements that are in use."""
+        return await self._workers.active(self._clock())
 
     async def renew(self, lease_id: str, body: LeaseToken) -> ReportReceipt:
         """Hold a lease for longer."""

@@ -14,7 +14,7 @@ from app.db.engine import Database
 from app.db.tables import estimates, leases, measurements, observations, problem_sets, problems, profiles, rollouts
 from app.db.transaction import reads, rows_as_dicts, rows_in, storable, writes
 from app.errors import Conflict, Invalid, NotFound
-from app.flow.rollouts import demand
+from app.flow.rollouts import activity, demand
 from app.flow.rollouts.groups import from_rollouts, holdout_threshold
 from app.flow.rollouts.measurements import NEVER, measurement_row, sync_rows
 from app.flow.rollouts.observer import Observer
@@ -55,6 +55,7 @@ class LeaseStore:
     ) -> Lease | None:
         """Lease due problems of the first measurement that has any; None when none has."""
         _expire(conn, now)
+        activity.forget_old(conn, now)
         known = _lease_of_key(conn, identity)
         if known is not None:
             return _lease(conn, known)
@@ -172,6 +173,7 @@ class LeaseStore:
         ]
         observation_ids = self._observer.write(conn, lease["measurement_id"], groups, now)
         conn.execute(insert(rollouts), _rollout_rows(new, observation_ids))
+        activity.record(conn, lease["measurement_id"], lease["worker"], new, now)
         if n_known:
             m = measurements.c
             mine = m.measurement_id == lease["measurement_id"]

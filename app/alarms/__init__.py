@@ -1,0 +1,1 @@
+"""What needs a person: rules on what the stages measure."""

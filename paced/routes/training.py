@@ -40,6 +40,19 @@ class TrainingRoutes:
         return Pages(at("/v1/runs/{}/metrics", run_id), wire.MetricPoint)
 
     @route
+    def compare_runs(
+        self,
+        run_ids: Sequence[str],
+        metric: str = "loss",
+        *,
+        by: wire.Axis | str = "step",
+        n_buckets: int | None = None,
+    ) -> Call[wire.RunComparison]:
+        """One metric of several runs laid over each other, with the pooled interval of those that differ in seeds."""
+        query = {"run_id": list(run_ids), "metric": metric, "by": by, "n_buckets": n_buckets}
+        return get("/v1/runs/compare", wire.RunComparison, **query)
+
+    @route
     def store_references(self, body: wire.TeacherReferences) -> Call[None]:
         """Store teacher texts, one a problem."""
         return send("PUT", "/v1/teacher-references", body, nothing)

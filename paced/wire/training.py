@@ -115,3 +115,81 @@ class TeacherReferencesQuery(Request):
 
     teacher: Label
     problem_ids: Annotated[list[ProblemId], Field(max_length=65_536)]
+
+
+class Axis(StrEnum):
+    """What runs are laid over: steps, tokens trained on, or seconds of steps, both summed from the run's first step."""
+
+    STEP = "step"
+    TOKENS = "tokens"
+    TIME = "time"
+
+
+class RunSeries(Resource):
+    """One metric of one run in buckets of steps: their mean, and the least and the largest, so that no spike is lost.
+
+    The arrays are aligned; `x` is the mean place of a bucket's steps. `switches` are the places where a stage begins
+    after another. `group` is the name without its seed, shared by runs whose settings differ in nothing but seeds.
+    """
+
+    run_id: str
+    name: str
+    group: str
+    state: RunState
+    n_points: int
+    x: list[float]
+    mean: list[float]
+    low: list[float]
+    high: list[float]
+    switches: list[float]
+
+
+class PooledSeries(Resource):
+    """Mean over the runs of a group where all of them have values, with a 90 % interval (Student's t, over runs)."""
+
+    group: str
+    run_ids: list[str]
+    x: list[float]
+    mean: list[float]
+    low: list[float]
+    high: list[float]
+
+
+class RunComparison(Resource):
+    """One metric of several runs; `metrics` are the names that any of them has."""
+
+    model_config = example(
+        metric="loss",
+        by="step",
+        metrics=["grad_norm", "loss"],
+        runs=[
+            {
+                "run_id": "run_4tYb",
+                "name": "first-seed1",
+                "group": "first",
+                "state": "running",
+                "n_points": 4,
+                "x": [0.5, 2.5],
+                "mean": [0.6, 0.5],
+                "low": [0.58, 0.46],
+                "high": [0.62, 0.54],
+                "switches": [2.0],
+            }
+        ],
+        groups=[
+            {
+                "group": "first",
+                "run_ids": ["run_4tYb", "run_5uZc"],
+                "x": [0.5],
+                "mean": [0.6],
+                "low": [0.5],
+                "high": [0.7],
+            }
+        ],
+    )
+
+    metric: str
+    by: Axis
+    metrics: list[str]
+    runs: list[RunSeries]
+    groups: list[PooledSeries]

@@ -181,6 +181,7 @@ def calls(folder: Path) -> dict[str, Callable[[Client], Any]]:
         "explain_batch": lambda c: c.explain("bat_1"),
         "create_run": lambda c: c.create_run(wire.RunCreate(curriculum_id="cur_1", name="r")),
         "list_runs": lambda c: list(c.runs()),
+        "compare_runs": lambda c: c.compare_runs(["run_1", "run_2"], "loss", by="tokens"),
         "get_run": lambda c: c.run("run_1"),
         "update_run": lambda c: c.update_run("run_1", wire.RunState.FINISHED),
         "append_metrics": lambda c: c.append_metrics("run_1", [point]),

@@ -3,16 +3,20 @@
 from typing import Annotated, cast
 
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import Field
 
 from app.auth.guard import requires
+from app.flow.training.comparing import Comparison
 from app.flow.training.service import TrainingService
 from app.http.pages import NoQuery, PageQuery, page
 from paced.wire import (
+    Axis,
     Id,
     MetricPoint,
     Metrics,
     Page,
     Run,
+    RunComparison,
     RunCreate,
     RunUpdate,
     Scope,
@@ -30,6 +34,15 @@ class RunQuery(PageQuery):
     curriculum_id: Id | None = None
 
 
+class CompareQuery(NoQuery):
+    """What to lay over each other."""
+
+    run_id: Annotated[list[Id], Field(min_length=1, max_length=32, description="Repeat for several runs")]
+    metric: Annotated[str, Field(pattern=r'^[^"\\\x00]{1,64}$', description="Its name")] = "loss"
+    by: Axis = Axis.STEP
+    n_buckets: Annotated[int, Field(ge=2, le=5_000, description="Points of each series at most")] = 300
+
+
 def _training(request: Request) -> TrainingService:
     return cast("TrainingService", request.app.state.training)
 
@@ -45,6 +58,12 @@ async def listed(request: Request, response: Response, query: Annotated[RunQuery
     """Training jobs, of one curriculum or of all."""
     items = await _training(request).page(query.curriculum_id, query.after(str), query.limit + 1)
     return page(request, response, items, query.limit, "run_id")
+
+
+@router.get("/runs/compare", operation_id="compare_runs", dependencies=[READ])
+async def compare(request: Request, query: Annotated[CompareQuery, Query()]) -> RunComparison:
+    """One metric of several runs laid over each other, with the pooled interval of those that differ in seeds."""
+    return await _training(request).compare(Comparison(query.run_id, query.metric, query.by, query.n_buckets))
 
 
 @router.get("/runs/{run_id}", operation_id="get_run", dependencies=[READ])

@@ -1,13 +1,17 @@
 """Training jobs: what they are, how they go, and what their teachers say."""
 
+from collections.abc import Sequence
+
 from app.clock import Clock
 from app.errors import Conflict
+from app.flow.training.comparing import Comparison, compare
 from app.flow.training.store import TrainingStore
 from app.ids import new_id
 from paced.wire import (
     MetricPoint,
     Metrics,
     Run,
+    RunComparison,
     RunCreate,
     RunState,
     RunUpdate,
@@ -57,6 +61,14 @@ class TrainingService:
     async def metrics(self, run_id: str, after: int | None, limit: int) -> list[MetricPoint]:
         """Metrics by step."""
         return await self._store.metrics(run_id, -1 if after is None else after, limit)
+
+    async def compare(self, wanted: Comparison) -> RunComparison:
+        """One metric of several runs."""
+        return await compare(self._store, wanted)
+
+    async def newest(self, run_ids: Sequence[str]) -> dict[str, MetricPoint]:
+        """The newest step of each run that has one."""
+        return await self._store.newest(run_ids)
 
     async def put_references(self, body: TeacherReferences) -> None:
         """Store teacher texts."""

@@ -4,6 +4,7 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from sqlalchemy import Connection, Select, Table, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
@@ -11,7 +12,10 @@ from app.db.engine import Database
 from app.db.tables import curricula, problems, run_metrics, runs, teacher_references
 from app.db.transaction import reads, rows_as_dicts, rows_in, storable, writes
 from app.errors import Invalid, NotFound
-from paced.wire import MetricPoint, Run, RunState, TeacherReference, TeacherReferences, TeacherReferencesQuery
+from app.flow.estimates.columns import FloatArray
+from paced.wire import MetricPoint, Run, RunState, Stage, TeacherReference, TeacherReferences, TeacherReferencesQuery
+
+N_NAMING = 20  # steps at either end
 
 
 class TrainingStore:
@@ -74,6 +78,39 @@ class TrainingStore:
         query = select(m.step, m.stage, m["values"]).where(m.run_id == run_id, m.step > after)
         rows = rows_as_dicts(conn.execute(query.order_by(m.step).limit(limit)))
         return [MetricPoint.model_validate(row) for row in rows]
+
+    @reads
+    def metric_names(self, conn: Connection, run_id: str) -> set[str]:
+        """Names in the first and in the newest steps: a stage may bring names of its own."""
+        m = run_metrics.c
+        found: set[str] = set()
+        for order in (m.step.asc(), m.step.desc()):
+            rows = conn.execute(select(m["values"]).where(m.run_id == run_id).order_by(order).limit(N_NAMING))
+            found.update(name for (values,) in rows for name in values)
+        return found
+
+    @reads
+    def columns(
+        self, conn: Connection, run_id: str, names: Sequence[str]
+    ) -> tuple[FloatArray, list[Stage], dict[str, FloatArray]]:
+        """Steps, their stages, and metrics by name, NaN where a step lacks one; by step, however long the run."""
+        m = run_metrics.c
+        values = [m["values"][name].as_float().label(f"value_{i}") for i, name in enumerate(names)]
+        rows = conn.execute(select(m.step, m.stage, *values).where(m.run_id == run_id).order_by(m.step)).all()
+        table = np.array([row[2:] for row in rows], np.float64).reshape(len(rows), len(names))
+        columns = {name: table[:, place] for place, name in enumerate(names)}
+        return np.array([row.step for row in rows], np.float64), [row.stage for row in rows], columns
+
+    @reads
+    def newest(self, conn: Connection, run_ids: Sequence[str]) -> dict[str, MetricPoint]:
+        """The newest step of each run that has one."""
+        m = run_metrics.c
+        last = select(func.max(m.step)).where(m.run_id == runs.c.run_id).scalar_subquery()
+        query = select(m.run_id, m.step, m.stage, m["values"]).join(
+            runs, (runs.c.run_id == m.run_id) & (m.step == last)
+        )
+        rows = rows_in(conn, query, m.run_id, run_ids)
+        return {row.pop("run_id"): MetricPoint.model_validate(row) for row in rows}
 
     @writes
     def put_references(self, conn: Connection, body: TeacherReferences, now: dt.datetime) -> None:

@@ -32,9 +32,11 @@ from app.flow.curricula.api import router as curricula_router
 from app.flow.curricula.service import CurriculumService
 from app.flow.curricula.store import CurriculumStore
 from app.flow.estimates.api import router as estimates_router
+from app.flow.estimates.finding import Finder
 from app.flow.estimates.following import ChangeStore, Follower
 from app.flow.estimates.forking import Rewinder
 from app.flow.estimates.pools import Pools
+from app.flow.estimates.served import Served, ServedStore
 from app.flow.estimates.service import EstimateService
 from app.flow.estimates.store import EstimateStore
 from app.flow.problems.api import router as problems_router
@@ -146,7 +148,8 @@ def wire_up(app: FastAPI, db: Database, settings: Settings, clock: Clock) -> Non
     problem_store, student_store, curriculum_store = ProblemStore(db), StudentStore(db, Rewinder()), CurriculumStore(db)
     estimate_store = EstimateStore(db)
     pools = Pools(estimate_store)
-    state.estimates = EstimateService(estimate_store, pools)
+    finder = Finder(estimate_store, pools, Served(ServedStore(db)), clock)
+    state.estimates = EstimateService(estimate_store, pools, finder)
     state.follower = None if db.is_sqlite else Follower(ChangeStore(db), pools)
     state.problems = ProblemService(problem_store, DecisionStore(db), clock, settings.data / "spool")
     state.students = StudentService(student_store, clock)

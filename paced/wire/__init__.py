@@ -40,7 +40,16 @@ from .curricula import (
     Stratum,
 )
 from .decisions import Decision, ProblemDecision
-from .estimates import Estimate, Frontier, HoldoutPoint, Observation, ObservationSource, ProblemEstimate
+from .estimates import (
+    Estimate,
+    EstimatePage,
+    Frontier,
+    HoldoutPoint,
+    ListedEstimate,
+    Observation,
+    ObservationSource,
+    ProblemEstimate,
+)
 from .grading import (
     AnswerToGrade,
     GradedAnswer,
@@ -140,6 +149,7 @@ __all__ = [
     "DisputeKind",
     "DriftFilter",
     "Estimate",
+    "EstimatePage",
     "EstimatorConfig",
     "ExplainedItem",
     "Filters",
@@ -167,6 +177,7 @@ __all__ = [
     "LeaseStatus",
     "LeaseToken",
     "LeasedProblem",
+    "ListedEstimate",
     "LogitFilter",
     "Measurement",
     "MeasurementCreate",

@@ -4,7 +4,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from .base import Resource, example
+from .base import Page, Resource, example
+from .problems import Problem
 
 OBSERVATION: dict[str, Any] = {
     "observation_id": 812,
@@ -80,6 +81,27 @@ class Estimate(Resource):
     is_holdout: bool
     verdicts: dict[str, int]
     quarantine_reason: str | None
+
+
+class ListedEstimate(Estimate):
+    """An estimate in a list: its `weight` (E[w], where the list is a curriculum's) and in how many batches it was.
+
+    `problem` is there when it was asked for.
+    """
+
+    model_config = example(**_SHOWN, weight=0.21, n_served=3)
+
+    weight: float | None = None
+    n_served: int = 0
+    problem: Problem | None = None
+
+
+class EstimatePage(Page[ListedEstimate]):
+    """One page of estimates; `n_matches` of the measurement's problems are on all pages together."""
+
+    model_config = example(items=[{**_SHOWN, "weight": 0.21, "n_served": 3}], next_cursor=None, n_matches=1)
+
+    n_matches: int = 0
 
 
 class ProblemEstimate(Estimate):

@@ -169,6 +169,7 @@ def calls(folder: Path) -> dict[str, Callable[[Client], Any]]:
         "create_curriculum": lambda c: c.create_curriculum(
             wire.CurriculumCreate.model_validate({"name": "c", **measured})
         ),
+        "list_curriculum_estimates": lambda c: list(c.estimates(curriculum_id="cur_1", query="sort:-weight")),
         "list_curricula": lambda c: list(c.curricula()),
         "get_curriculum": lambda c: c.curriculum("cur_1"),
         "update_curriculum": lambda c: c.update_curriculum("cur_1", wire.CurriculumUpdate(gamma=1.0)),

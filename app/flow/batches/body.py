@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import orjson
 
+from app.flow.estimates.served import ORDINALS
 from paced.wire import BatchState
 
 OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_UTC_Z
 # single precision: seven digits of an estimate are more than is known of it
 COLUMNS = {
-    "ordinals": "<i4",
+    "ordinals": ORDINALS,
     "problem_ids": "<i8",
     "pass_rates": "<f4",
     "weights": "<f4",

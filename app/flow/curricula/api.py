@@ -6,8 +6,9 @@ from fastapi import APIRouter, Query, Request, Response
 
 from app.auth.guard import requires
 from app.flow.curricula.service import CurriculumService
+from app.flow.estimates.api import EstimateQuery, estimate_page
 from app.http.pages import NoQuery, PageQuery, page
-from paced.wire import Curriculum, CurriculumCreate, CurriculumUpdate, Name, Page, Scope
+from paced.wire import Curriculum, CurriculumCreate, CurriculumUpdate, EstimatePage, Name, Page, Scope
 
 router = APIRouter(prefix="/v1/curricula", tags=["5 curricula"])
 READ, TRAIN = requires(Scope.READ), requires(Scope.TRAIN)
@@ -41,6 +42,14 @@ async def listed(request: Request, response: Response, query: Annotated[Curricul
 async def get(request: Request, curriculum_id: str, _query: Annotated[NoQuery, Query()]) -> Curriculum:
     """One curriculum in its newest version."""
     return await _curricula(request).get(curriculum_id)
+
+
+@router.get("/{curriculum_id}/estimates", operation_id="list_curriculum_estimates", dependencies=[READ])
+async def estimates(
+    request: Request, response: Response, curriculum_id: str, query: Annotated[EstimateQuery, Query()]
+) -> EstimatePage:
+    """The measurement's estimates with their weights in this curriculum; a query may filter and sort by `weight`."""
+    return estimate_page(request, response, await _curricula(request).find(curriculum_id, query.wanted()))
 
 
 @router.patch("/{curriculum_id}", operation_id="update_curriculum", dependencies=[TRAIN])

@@ -8,6 +8,9 @@ from app.errors import Conflict
 from app.flow.curricula.admission import warnings
 from app.flow.curricula.rule import PRESETS, Rule
 from app.flow.curricula.store import CurriculumStore
+from app.flow.estimates.estimators import make_estimator
+from app.flow.estimates.finding import Found, Wanted
+from app.flow.estimates.selecting import Weighing
 from app.flow.estimates.service import EstimateService
 from app.flow.rollouts.measurements import measurement_number
 from app.flow.rollouts.service import RolloutService
@@ -66,6 +69,13 @@ class CurriculumService:
     async def of_measurement(self, measurement_id: int) -> list[Curriculum]:
         """Curricula that draw by a measurement, by name."""
         return [_public(row) for row in await self._store.of_measurement(measurement_id)]
+
+    async def find(self, curriculum_id: str, wanted: Wanted) -> Found:
+        """One page of the problems that a query selects, weighed as the curriculum's draws weigh them."""
+        row = await self._store.get(curriculum_id)
+        rule = Rule.model_validate(row["rule"])
+        weighing = Weighing(curriculum_id, make_estimator(rule.estimator), rule.kernel)
+        return await self._estimates.find(row["measurement_id"], wanted, weighing)
 
     async def page(self, student: str | None, name: str | None, after: str | None, limit: int) -> list[Curriculum]:
         """Curricula by name."""

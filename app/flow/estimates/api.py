@@ -6,10 +6,12 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import Field
 
 from app.auth.guard import requires
+from app.flow.estimates.finding import Found, Wanted
+from app.flow.estimates.query import MAX_LENGTH, parse
 from app.flow.estimates.service import EstimateService
 from app.flow.rollouts.measurements import measurement_number
-from app.http.pages import NoQuery, PageQuery, page
-from paced.wire import Estimate, Frontier, HoldoutPoint, Page, ProblemEstimate, Scope
+from app.http.pages import NoQuery, PageQuery, cursor_at, link_next
+from paced.wire import EstimatePage, Frontier, HoldoutPoint, ProblemEstimate, Scope
 
 router = APIRouter(
     prefix="/v1/measurements/{measurement_id}", tags=["4 estimates"], dependencies=[requires(Scope.READ)]
@@ -17,9 +19,26 @@ router = APIRouter(
 
 
 class EstimateQuery(PageQuery):
-    """Filters of the estimate list."""
+    """Which estimates, in which order."""
 
+    query: Annotated[
+        str, Field(max_length=MAX_LENGTH, description="Only those that it selects, such as `tag:algebra p<0.4 sort:-p`")
+    ] = ""
     is_holdout: Annotated[bool | None, Field(description="Only the hold-out, or only the rest")] = None
+    with_problems: Annotated[bool, Field(description="Each with its problem")] = False
+
+    def wanted(self) -> Wanted:
+        """The page that is asked for; raises BadQuery."""
+        parsed, after = parse(self.query), self.after(list)
+        return Wanted(parsed, self.is_holdout, after, self.limit, self.with_problems)
+
+
+def estimate_page(request: Request, response: Response, found: Found) -> EstimatePage:
+    """What was found, with the link to the next page."""
+    cursor = None if found.last is None else cursor_at(found.last)
+    if cursor is not None:
+        response.headers.update(link_next(request, cursor))
+    return EstimatePage(items=found.items, next_cursor=cursor, n_matches=found.n_matches)
 
 
 def _estimates(request: Request) -> EstimateService:
@@ -29,11 +48,10 @@ def _estimates(request: Request) -> EstimateService:
 @router.get("/estimates", operation_id="list_estimates")
 async def listed(
     request: Request, response: Response, measurement_id: str, query: Annotated[EstimateQuery, Query()]
-) -> Page[Estimate]:
-    """Posterior pass rates by ordinal."""
-    number = measurement_number(measurement_id)
-    items = await _estimates(request).page(number, query.after(int), query.limit + 1, query.is_holdout)
-    return page(request, response, items, query.limit, "ordinal")
+) -> EstimatePage:
+    """Posterior pass rates by ordinal, or those that a query selects, in its order."""
+    found = await _estimates(request).find(measurement_number(measurement_id), query.wanted())
+    return estimate_page(request, response, found)
 
 
 @router.get("/estimates/{problem_id}", operation_id="get_estimate")

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -32,8 +33,8 @@ DTYPES: dict[str, Any] = {
     **{name: RECORD[name] for name in NAMES},
 }
 _EPOCH = {
-    "sqlite": "COALESCE((julianday(quarantined_until) - 2440587.5) * 86400.0, 0.0)",
-    "postgresql": "COALESCE(EXTRACT(EPOCH FROM quarantined_until)::float8, 0)",
+    "sqlite": "COALESCE((julianday(quarantined_until) - 2440587.5) * 86400.0, 0.0) AS quarantined_until",
+    "postgresql": "COALESCE(EXTRACT(EPOCH FROM quarantined_until)::float8, 0) AS quarantined_until",
 }
 
 
@@ -57,24 +58,12 @@ def read(conn: Connection, measurement_id: int) -> tuple[Arrays, list[str]]:
 
 
 def read_apart(url: URL, measurement_id: int, n_problems: int) -> tuple[Arrays, list[str]]:
-    """The same from other processes, for many rows; blocks until they are done.
-
-    Each reads a part, so that parts may be of different moments: every row is whole, and what was committed since the
-    caller began is applied again.
-    """
+    """The same from other processes, for many rows; blocks until they are done."""
     import polars as pl
 
-    n_parts = _n_parts(url)
-    with tempfile.TemporaryDirectory(prefix="paced-load-") as folder:
-        files = [Path(folder) / f"{part}.arrow" for part in range(n_parts)]
-        starts = [part * n_problems // n_parts for part in range(n_parts)]
-        queries = [
-            _query(url.get_backend_name(), measurement_id, start, end)
-            for start, end in zip(starts, [*starts[1:], None], strict=True)
-        ]
-        with ThreadPoolExecutor(n_parts) as threads:
-            list(threads.map(partial(_copy, url), queries, files))
-        frame = pl.concat([pl.read_ipc(file) for file in files])
+    backend = url.get_backend_name()
+    is_ready = f"CASE WHEN state = '{ProblemState.READY.value}' THEN 1 ELSE 0 END AS is_ready"
+    frame = _apart(url, measurement_id, n_problems, (*DTYPES, _EPOCH[backend], is_ready, "skill"))
     skills = frame["skill"].unique().sort().to_list()
     arrays: Arrays = {name: frame[name].to_numpy().astype(dtype, copy=False) for name, dtype in DTYPES.items()}
     arrays["quarantined_until"] = frame["quarantined_until"].to_numpy().astype(np.float64)
@@ -83,18 +72,43 @@ def read_apart(url: URL, measurement_id: int, n_problems: int) -> tuple[Arrays, 
     return arrays, skills
 
 
+def columns_apart(url: URL, measurement_id: int, n_problems: int, names: Sequence[str]) -> Arrays:
+    """Some integer columns of a measurement's rows by ordinal, read by other processes too."""
+    frame = _apart(url, measurement_id, n_problems, names)
+    return {name: frame[name].to_numpy()[:n_problems] for name in names}
+
+
+def _apart(url: URL, measurement_id: int, n_problems: int, selected: Sequence[str]) -> Any:
+    """Rows by ordinal as a polars frame.
+
+    Each process reads a part, so that parts may be of different moments: every row is whole, and what was committed
+    since the caller began is applied again.
+    """
+    import polars as pl
+
+    n_parts = _n_parts(url)
+    with tempfile.TemporaryDirectory(prefix="paced-load-") as folder:
+        files = [Path(folder) / f"{part}.arrow" for part in range(n_parts)]
+        starts = [part * n_problems // n_parts for part in range(n_parts)]
+        queries = [
+            _query(selected, measurement_id, start, end) for start, end in zip(starts, [*starts[1:], None], strict=True)
+        ]
+        with ThreadPoolExecutor(n_parts) as threads:
+            list(threads.map(partial(_copy, url), queries, files))
+        return pl.concat([pl.read_ipc(file) for file in files])
+
+
 def _n_parts(url: URL) -> int:
     """A reader a core; on PostgreSQL the server's own process takes another."""
     cores = os.cpu_count() or 1
     return max(1, min(MAX_PARTS, cores if url.get_backend_name() == "sqlite" else cores // 2))
 
 
-def _query(backend: str, measurement_id: int, start: int, end: int | None) -> str:
+def _query(selected: Sequence[str], measurement_id: int, start: int, end: int | None) -> str:
     upto = "" if end is None else f" AND ordinal < {end}"
     return (
-        f"SELECT {', '.join(DTYPES)}, {_EPOCH[backend]} AS quarantined_until, "  # noqa: S608 - our own names
-        f"CASE WHEN state = '{ProblemState.READY.value}' THEN 1 ELSE 0 END AS is_ready, skill "
-        f"FROM estimates WHERE measurement_id = {measurement_id} AND ordinal >= {start}{upto} ORDER BY ordinal"
+        f"SELECT {', '.join(selected)} FROM estimates "  # noqa: S608 - our own names
+        f"WHERE measurement_id = {measurement_id} AND ordinal >= {start}{upto} ORDER BY ordinal"
     )
 
 

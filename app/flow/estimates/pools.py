@@ -3,7 +3,8 @@
 import asyncio
 import datetime as dt
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from app.flow.estimates.columns import AUDITS, BoolArray, Columns, FloatArray, IntArray
 from app.flow.estimates.store import Change, EstimateStore, LoadedRows
+from app.flow.estimates.totals import Totals
 from app.flow.rollouts.groups import holdout_threshold
 
 
@@ -34,6 +36,8 @@ class Pool:
     fork_index: int = 0
     n_moves: int = 0
     subsets: dict[Any, IntArray] = field(default_factory=dict)
+    words: dict[tuple[str, str], BoolArray] = field(default_factory=dict)  # the same of queries
+    totals: Totals | None = None  # once a query asked for them
     ready_keys: IntArray = field(init=False)  # hold-out keys, below any threshold where a problem is not ready
     marks: BoolArray = field(init=False)  # of the draw in hand; all False between draws
     _places: dict[str, int] = field(default_factory=dict)
@@ -99,6 +103,8 @@ class Pool:
                 continue
             self.n_moves = n_before + 1
             self.columns.put(ordinal, row)
+            if self.totals is not None:
+                self.totals.put(row)
             self.n_groups[ordinal] = row["n_groups"]
             until = row["quarantined_until"]
             self.quarantined_until[ordinal] = 0.0 if until is None else until.timestamp()
@@ -142,11 +148,30 @@ class Pools:
                 pool = await self._loaded(measurement_id)
             return pool
 
-    async def _loaded(self, measurement_id: int) -> Pool:
-        # a change may commit while the rows are read: it is kept and applied after
+    async def totals(self, measurement_id: int, pool: Pool) -> Totals:
+        """A pool's counts by verdict, read when they are first asked for; from then on observations move them."""
+        async with self._locks.setdefault(measurement_id, asyncio.Lock()):
+            if pool.totals is None:
+                with self._keeping_changes(measurement_id) as pending:
+                    totals = await self._store.totals(measurement_id, len(pool))
+                    with self._moving:
+                        for row in [row for change in pending for row in change.rows]:
+                            totals.put(row)
+                        pool.totals = totals
+            return pool.totals
+
+    @contextmanager
+    def _keeping_changes(self, measurement_id: int) -> Iterator[list[Change]]:
+        """What commits while rows are read: it is kept and applied after."""
         pending: list[Change] = []
         self._pending[measurement_id] = pending
         try:
+            yield pending
+        finally:
+            del self._pending[measurement_id]
+
+    async def _loaded(self, measurement_id: int) -> Pool:
+        with self._keeping_changes(measurement_id) as pending:
             rows = await self._store.load(measurement_id)
             pool = Pool.of(rows)
             with self._moving:
@@ -154,8 +179,6 @@ class Pools:
                     pool.apply(change)
                 self._pools[measurement_id] = pool
                 self._loaded_under[measurement_id] = rows.snapshot
-        finally:
-            del self._pending[measurement_id]
         return pool
 
     def n_groups(self) -> dict[int, int]:

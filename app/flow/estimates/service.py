@@ -3,7 +3,6 @@
 import datetime as dt
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 from prometheus_client.core import GaugeMetricFamily
@@ -11,24 +10,26 @@ from prometheus_client.metrics_core import Metric
 from sqlalchemy import Connection
 
 from app.db.engine import after_commit
-from app.flow.estimates.columns import Columns, IntArray
-from app.flow.estimates.estimators import Beta, PlugIn, is_settled
+from app.flow.estimates.columns import IntArray
+from app.flow.estimates.estimators import PlugIn, is_settled
+from app.flow.estimates.finding import Finder, Found, Wanted, described
 from app.flow.estimates.pools import Pool, Pools
-from app.flow.estimates.store import EstimateStore, verdict_counts
+from app.flow.estimates.selecting import Weighing
+from app.flow.estimates.store import EstimateStore
 from app.flow.rollouts.groups import Group
 from app.ids import numbered
-from paced.wire import Estimate, Frontier, HoldoutPoint, Observation, ProblemEstimate
+from paced.wire import Frontier, HoldoutPoint, Observation, ProblemEstimate
 
-SHOWN = Beta(0.5, 0.5)  # the posterior shown with estimates; a curriculum may set its own prior
 N_BINS = 20
 
 
 class EstimateService:
     """Stage 4 of the flow, and the observer of stage 3."""
 
-    def __init__(self, store: EstimateStore, pools: Pools) -> None:
+    def __init__(self, store: EstimateStore, pools: Pools, finder: Finder) -> None:
         self._store = store
         self._pools = pools
+        self._finder = finder
 
     def write(self, conn: Connection, measurement_id: int, groups: Sequence[Group], now: dt.datetime) -> dict[int, int]:
         """Count groups in the caller's transaction; draws see them once it is committed."""
@@ -57,16 +58,15 @@ class EstimateService:
             gauge.add_metric([numbered("mea", number)], n_groups)
         yield gauge
 
-    async def page(self, measurement_id: int, after: int | None, limit: int, is_holdout: bool | None) -> list[Estimate]:
-        """Estimates by ordinal."""
-        rows = await self._store.page(measurement_id, -1 if after is None else after, limit, is_holdout)
-        return [Estimate.model_validate(fields) for fields in _described(rows)]
+    async def find(self, measurement_id: int, wanted: Wanted, weighing: Weighing | None = None) -> Found:
+        """One page of the problems that a query selects, weighed as a curriculum does if one is given."""
+        return await self._finder.find(measurement_id, wanted, weighing)
 
     async def get(self, measurement_id: int, problem_id: int) -> ProblemEstimate:
         """One estimate with its observations, newest first."""
         row = await self._store.get(measurement_id, problem_id)
         found = await self._store.observations(measurement_id, [problem_id])
-        return ProblemEstimate.model_validate({**_described([row])[0], "observations": found})
+        return ProblemEstimate.model_validate({**described([row])[0], "observations": found})
 
     async def observations(
         self, measurement_id: int, problem_ids: list[int], watermark: int
@@ -102,22 +102,6 @@ class EstimateService:
             frontier_share=None if share is None else float(share),
             mean=float(known.mean()) if len(known) else None,
         )
-
-
-def _described(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    columns = Columns.of_rows(rows)
-    rates = SHOWN.pass_rate(columns)
-    low, high = SHOWN.interval(*SHOWN.posterior(columns))
-    return [
-        {
-            **row,
-            "pass_rate": float(rates[i]) if row["first_counted"] else None,
-            "interval": (float(low[i]), float(high[i])) if row["first_counted"] else None,
-            "checkpoint_index": None if row["checkpoint_index"] < 0 else row["checkpoint_index"],
-            "verdicts": verdict_counts(row),
-        }
-        for i, row in enumerate(rows)
-    ]
 
 
 def _holdout_point(checkpoint: int, groups: list[tuple[int, int]]) -> HoldoutPoint:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, literal, select, text, update
+from sqlalchemy import Connection, bindparam, func, insert, literal, select, text, update
 
 from app.db.engine import Database
-from app.db.tables import estimates, observations, problems
+from app.db.tables import estimates, observations, problem_sets, problems
 from app.db.transaction import reads, rows_as_dicts, rows_in, writes
 from app.errors import Invalid, NotFound
 from app.flow.estimates import bulk
@@ -18,12 +18,14 @@ from app.flow.estimates.branches import reported
 from app.flow.estimates.columns import BoolArray, Columns, FloatArray, IntArray
 from app.flow.estimates.moves import MOVED, NOT_PASSED
 from app.flow.estimates.skills import abilities_of, locked_abilities, store_abilities
+from app.flow.estimates.totals import TOTALS, Totals
 from app.flow.estimates.turns import wait_to_report
+from app.flow.problems.store import has_tag, problem_from_row, prompt_holds
 from app.flow.rollouts.groups import Group
 from app.flow.rollouts.measurements import is_held_out, measurement_row, sync_rows
 from app.flow.students.lines import line_of, newest_fork
 from app.ids import numbered
-from paced.wire import Observation, Verdict
+from paced.wire import Observation, Problem, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +134,51 @@ class EstimateStore:
         if sources is not None:
             query = query.where(p.source.in_(sources))
         if tags is not None:
-            each = func.json_each if conn.dialect.name == "sqlite" else func.json_array_elements_text
-            tag = each(p.tags).table_valued("value")
-            query = query.where(select(1).select_from(tag).where(tag.c.value.in_(tags)).exists())
+            query = query.where(has_tag(conn, tags))
         return np.array(conn.execute(query).scalars().all(), np.int64)
+
+    @reads
+    def rows_of_word(self, conn: Connection, problem_set: str, field: str, value: str) -> IntArray:
+        """Ordinals of the problems of a set that have a word of a query."""
+        p = problems.c
+        holds = {
+            "text": lambda: prompt_holds(value),
+            "tag": lambda: has_tag(conn, [value]),
+            "source": lambda: p.source == value,
+            "flag": lambda: p.flag == value,
+            "is": lambda: p.state == value,
+        }[field]()
+        query = select(p.ordinal).where(p.problem_set == problem_set, holds)
+        return np.array(conn.execute(query).scalars().all(), np.int64)
+
+    async def totals(self, measurement_id: int, n_problems: int) -> Totals:
+        """Counts by verdict of the problems with ordinals below `n_problems`."""
+        if n_problems >= bulk.MANY:
+            return Totals(await asyncio.to_thread(bulk.columns_apart, self.db.url, measurement_id, n_problems, TOTALS))
+        return await self._totals(measurement_id, n_problems)
+
+    @reads
+    def _totals(self, conn: Connection, measurement_id: int, n_problems: int) -> Totals:
+        c = estimates.c
+        query = select(*(c[name] for name in TOTALS)).order_by(c.ordinal)
+        rows = conn.execute(query.where(c.measurement_id == measurement_id, c.ordinal < n_problems)).all()
+        table = np.array([tuple(row) for row in rows], np.int32).reshape(len(rows), len(TOTALS))
+        return Totals(dict(zip(TOTALS, table.T, strict=True)))
+
+    @reads
+    def at(self, conn: Connection, measurement_id: int, ordinals: Sequence[int]) -> list[dict[str, Any]]:
+        """Estimate rows by their places in the set, in the order asked for, each with `is_holdout`."""
+        is_held = is_held_out(measurement_row(conn, measurement_id)["holdout_share"])
+        c = estimates.c
+        query = select(estimates, is_held.label("is_holdout")).where(c.measurement_id == measurement_id)
+        found = {row["ordinal"]: row for row in rows_in(conn, query, c.ordinal, ordinals)}
+        return [found[ordinal] for ordinal in ordinals]
+
+    @reads
+    def problems(self, conn: Connection, problem_ids: Sequence[int]) -> dict[int, Problem]:
+        """Problems by id."""
+        rows = rows_in(conn, select(problems), problems.c.problem_id, problem_ids)
+        return {row["problem_id"]: problem_from_row(row) for row in rows}
 
     @reads
     def measurement(self, conn: Connection, measurement_id: int) -> dict[str, Any]:
@@ -143,17 +186,20 @@ class EstimateStore:
         return _measurement(conn, measurement_id)
 
     @reads
-    def page(
-        self, conn: Connection, measurement_id: int, after: int, limit: int, is_holdout: bool | None
-    ) -> list[dict[str, Any]]:
+    def head(self, conn: Connection, measurement_id: int) -> dict[str, Any]:
+        """The measurement's row with `fork_index`; size and state version are the set's, `n_rows` its own size."""
+        row = _measurement(conn, measurement_id)
+        s = problem_sets.c
+        now = conn.execute(select(s.n_problems, s.state_version).where(s.name == row["problem_set"])).one()
+        return {**row, "n_rows": row["n_problems"], "n_problems": now.n_problems, "state_version": now.state_version}
+
+    @reads
+    def page(self, conn: Connection, measurement_id: int, after: int, limit: int) -> list[dict[str, Any]]:
         """Estimate rows by ordinal, each with `is_holdout`."""
         is_held = is_held_out(measurement_row(conn, measurement_id)["holdout_share"])
         c = estimates.c
-        wanted: list[ColumnElement[bool]] = [c.measurement_id == measurement_id, c.ordinal > after]
-        if is_holdout is not None:
-            wanted.append(is_held if is_holdout else ~is_held)
-        query = select(estimates, is_held.label("is_holdout")).where(*wanted).order_by(c.ordinal).limit(limit)
-        return rows_as_dicts(conn.execute(query))
+        query = select(estimates, is_held.label("is_holdout")).where(c.measurement_id == measurement_id)
+        return rows_as_dicts(conn.execute(query.where(c.ordinal > after).order_by(c.ordinal).limit(limit)))
 
     @reads
     def get(self, conn: Connection, measurement_id: int, problem_id: int) -> dict[str, Any]:

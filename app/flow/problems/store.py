@@ -148,11 +148,9 @@ class ProblemStore:
         if state:
             wanted.append(c.state == state)
         if search:
-            wanted.append(c.prompt.icontains(orjson.dumps(search).decode()[1:-1], autoescape=True))
+            wanted.append(prompt_holds(search))
         if tag:
-            each = func.json_each if conn.dialect.name == "sqlite" else func.json_array_elements_text
-            tags = each(c.tags).table_valued("value")
-            wanted.append(exists().select_from(tags).where(tags.c.value == tag))
+            wanted.append(has_tag(conn, [tag]))
         query = select(problems).where(*wanted).order_by(c.ordinal).limit(limit)
         return [problem_from_row(row) for row in rows_as_dicts(conn.execute(query))]
 
@@ -165,6 +163,18 @@ class ProblemStore:
             found = _present(name, _set(conn, name))
             raise NotFound(f"problem set {name!r} has no problem {ordinal}; its ordinals end at {found.n_problems - 1}")
         return problem_from_row(rows[0])
+
+
+def prompt_holds(text: str) -> ColumnElement[bool]:
+    """Problems whose prompt holds a text, in any case; a prompt is stored as JSON."""
+    return problems.c.prompt.icontains(orjson.dumps(text).decode()[1:-1], autoescape=True)
+
+
+def has_tag(conn: Connection, tags: Sequence[str]) -> ColumnElement[bool]:
+    """Problems with any of the tags."""
+    each = func.json_each if conn.dialect.name == "sqlite" else func.json_array_elements_text
+    theirs = each(problems.c.tags).table_valued("value")
+    return exists().select_from(theirs).where(theirs.c.value.in_(tags))
 
 
 def problem_from_row(row: dict[str, Any]) -> Problem:

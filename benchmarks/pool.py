@@ -40,15 +40,15 @@ def service(folder: Path, size: int) -> Iterator[tuple[Client, str]]:
     _fill(folder / "paced.sqlite3", size)
     arguments = ["serve", "--data", str(folder), "--port", "0", "--json", "--log-level", "error"]
     command = [sys.executable, "-m", "paced", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PACED_ADMIN_KEY": KEY})
-    try:
-        assert process.stdout is not None
-        url = json.loads(process.stdout.readline())["url"]
-        with Client(url, KEY, timeout_s=1800) as client:
-            yield client, _curriculum(client, folder / "paced.sqlite3")
-    finally:
-        process.terminate()
-        process.wait(30)
+    environment = {**os.environ, "PACED_ADMIN_KEY": KEY}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            assert process.stdout is not None
+            url = json.loads(process.stdout.readline())["url"]
+            with Client(url, KEY, timeout_s=1800) as client:
+                yield client, _curriculum(client, folder / "paced.sqlite3")
+        finally:
+            process.terminate()
 
 
 def _curriculum(client: Client, database: Path) -> str:

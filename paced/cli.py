@@ -12,6 +12,7 @@ from paced.errors import PacedError
 PARTS = {
     "import": ("paced.importing", (), ""),
     "client": ("paced.commands", (), ""),
+    "problems": ("paced.listing", (), ""),
     "rates": ("paced.rates", (), ""),
     "review": ("paced.review", (), ""),
     "watching": ("paced.watching", (), ""),

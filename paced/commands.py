@@ -14,7 +14,7 @@ from paced.client import Client
 from paced.doctor import examine
 from paced.export import Format, write_rows
 from paced.options import AsJson, Key, Url
-from paced.selecting import Selection, only_measurement, rows_of
+from paced.selecting import Selection, listed_by, rows_of
 
 console = Console(stderr=True)
 
@@ -46,6 +46,8 @@ def export(
         Path | None, typer.Option("--output", "-o", help="File or folder to write; STUDENT-SET.FORMAT if left out")
     ] = None,
     file_format: Annotated[Format | None, typer.Option("--format", help="By the file's ending if left out")] = None,
+    query: Annotated[str, typer.Option(help="Only problems that it selects, as in `paced problems`")] = "",
+    curriculum: Annotated[str | None, typer.Option(help="With the weights of this curriculum's draws")] = None,
     top: Annotated[int | None, typer.Option(min=1, help="Only so many problems, the heaviest first")] = None,
     band: Annotated[
         tuple[float, float] | None, typer.Option(metavar="LOW HIGH", help="Only pass rates from LOW to HIGH")
@@ -62,19 +64,20 @@ def export(
     """Write the problems of a measurement with their pass rates and weights, for use without the service.
 
     JSONL, CSV, Parquet, or a `dataset` folder for Hugging Face `datasets`. --top and --band leave out what training
-    must not see: problems held out, flagged, or not measured. `weight` is p^alpha (1-p)^beta, 1 at its peak.
+    must not see: problems held out, flagged, or not measured. `weight` is p^alpha (1-p)^beta, 1 at its peak; with
+    --curriculum it is E[w] as its draws take it. --query selects in its own order, before --top and --band do.
     """
     chosen = Selection(band, top, alpha, beta, with_holdout)
     with Client(url, key) as client:
-        found = client.measurement(measurement) if measurement else only_measurement(client)
+        found = listed_by(client, measurement, curriculum)
         place = output or _place(found, file_format or Format.JSONL)
-        n_rows = write_rows(place, file_format, chosen.chosen(rows_of(client, found)))
+        n_rows = write_rows(place, file_format, chosen.chosen(rows_of(client, found, query)))
     answer({"file": str(place), "n_rows": n_rows} if as_json else f"{n_rows} rows written to {place}", as_json)
 
 
-def _place(measurement: wire.Measurement, file_format: Format) -> Path:
+def _place(listed: wire.Measurement | wire.Curriculum, file_format: Format) -> Path:
     ending = "" if file_format == Format.DATASET else f".{file_format}"
-    return Path(f"{measurement.student}-{measurement.problem_set}{ending}")
+    return Path(f"{listed.student}-{listed.problem_set}{ending}")
 
 
 def doctor(url: Url = None, key: Key = None, as_json: AsJson = False) -> None:

@@ -5,10 +5,10 @@ import importlib.util
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from paced.errors import PacedError
 
@@ -91,13 +91,18 @@ def _jsonl(path: Path, rows: Iterator[Row]) -> int:
 
 
 def _csv(path: Path, rows: Iterator[Row]) -> int:
-    n_rows = 0
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer: csv.DictWriter[str] | None = None
-        for row in rows:
-            writer = writer or _started(csv.DictWriter(file, list(row)))
-            writer.writerow({name: _cell(value) for name, value in row.items()})
-            n_rows += 1
+        return write_csv(file, rows)
+
+
+def write_csv(file: TextIO, rows: Iterable[Row]) -> int:
+    """Write rows under the names of the first one's fields and return their number; lists and objects are JSON."""
+    n_rows = 0
+    writer: csv.DictWriter[str] | None = None
+    for row in rows:
+        writer = writer or _started(csv.DictWriter(file, list(row)))
+        writer.writerow({name: _cell(value) for name, value in row.items()})
+        n_rows += 1
     return n_rows
 
 

@@ -115,12 +115,13 @@ def _show(items: Iterable[BaseModel], columns: tuple[str, ...], as_json: bool) -
         return
     table = Table(*columns, box=None)
     for row in rows:
-        table.add_row(*(Text(_short(row[column])) for column in columns))  # a prompt may hold [/b]: no markup
+        table.add_row(*(Text(short(row[column])) for column in columns))  # a prompt may hold [/b]: no markup
     Console().print(table)
     typer.echo(f"{len(rows)} in all")
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A prompt or answer on one line, cut where it is long."""
     if isinstance(value, list):  # a chat: what it asks last
         value = value[-1]["content"]
     text = " ".join(str("" if value is None else value).split())

@@ -3,7 +3,7 @@
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from paced import wire
 from paced.client import Client
@@ -44,8 +44,8 @@ class Selection:
         return float((pass_rate**a * (1 - pass_rate) ** b) / (peak**a * (1 - peak) ** b))
 
     def chosen(self, rows: Iterator[Row]) -> Iterator[Row]:
-        """The rows to export, each with its `weight`."""
-        weighed = ({**row, "weight": self.weight(row["pass_rate"])} for row in rows)
+        """The rows to export, each with its `weight`: a curriculum's if it has one."""
+        weighed = ({**row, "weight": self.weight(row["pass_rate"])} if row["weight"] is None else row for row in rows)
         if self.is_whole:
             return weighed
         kept = filter(self._may_be_trained, weighed)
@@ -60,14 +60,37 @@ class Selection:
         return is_inside and (self.with_holdout or not row["is_holdout"])
 
 
-def rows_of(client: Client, measurement: wire.Measurement) -> Iterator[Row]:
-    """Every problem of a measurement with its pass rate, by ordinal."""
-    estimates = client.estimates(measurement.measurement_id, limit=1000)
-    for problem in client.problems(measurement.problem_set, limit=1000):
-        estimate = next(estimates, None)
-        if estimate is None:
-            return  # imported meanwhile
-        yield {**problem.model_dump(mode="json"), **estimate.model_dump(mode="json")}
+def rows_of(client: Client, listed: wire.Measurement | wire.Curriculum, query: str = "") -> Iterator[Row]:
+    """The problems of a measurement that a query selects, each with its pass rate, in the query's order.
+
+    Of a curriculum, with the weights of its draws.
+    """
+    for estimate in client.estimates(**named(listed), query=query, with_problems=True, limit=1000):
+        row = estimate.model_dump(mode="json")
+        yield {**row.pop("problem"), **row}
+
+
+class Named(TypedDict, total=False):
+    """The argument by which a list of estimates is asked for."""
+
+    measurement_id: str
+    curriculum_id: str
+
+
+def named(listed: wire.Measurement | wire.Curriculum) -> Named:
+    """The argument by which a list of estimates is asked for."""
+    if isinstance(listed, wire.Curriculum):
+        return {"curriculum_id": listed.curriculum_id}
+    return {"measurement_id": listed.measurement_id}
+
+
+def listed_by(client: Client, measurement: str | None, curriculum: str | None) -> wire.Measurement | wire.Curriculum:
+    """What the options of a command name: a curriculum, a measurement, or else the only one there is."""
+    if measurement and curriculum:
+        raise PacedError("name either a measurement or a curriculum: a curriculum has one measurement")
+    if curriculum:
+        return client.curriculum(curriculum)
+    return client.measurement(measurement) if measurement else only_measurement(client)
 
 
 def only_measurement(client: Client) -> wire.Measurement:

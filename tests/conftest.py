@@ -10,6 +10,7 @@ import pytest
 import structlog
 from hypothesis import settings
 
+from benchmarks import pool
 from paced import Client
 from tests.service import Service, TestClock, postgres_databases, serve
 
@@ -61,4 +62,11 @@ def service(database: str | None, clock: TestClock, tmp_path: Path) -> Iterator[
 def client(service: Service) -> Iterator[Client]:
     """A client with the service's admin key."""
     with service.client() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def large_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Client, str]]:
+    """A service process on SQLite with 100,000 measured problems: its client, and the id of a curriculum."""
+    with pool.service(tmp_path_factory.mktemp("large"), 100_000) as made:
         yield made

@@ -153,8 +153,9 @@ class EstimateStore:
 
     async def totals(self, measurement_id: int, n_problems: int) -> Totals:
         """Counts by verdict of the problems with ordinals below `n_problems`."""
-        if n_problems >= bulk.MANY:
-            return Totals(await asyncio.to_thread(bulk.columns_apart, self.db.url, measurement_id, n_problems, TOTALS))
+        if n_problems >= 10 * bulk.MANY:  # they are few columns
+            arrays = await asyncio.to_thread(bulk.columns_apart, self.db.url, measurement_id, n_problems, TOTALS)
+            return Totals(arrays)
         return await self._totals(measurement_id, n_problems)
 
     @reads

@@ -1,5 +1,7 @@
 """The query language: every text parses or is refused with a place, and what was parsed prints and parses the same."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from app.flow.estimates.query import (
     CHOICES,
     NUMBERS,
+    STATES,
     WORDS,
     BadQuery,
     Between,
@@ -58,19 +61,27 @@ def test_what_is_printed_parses_to_the_same(query: Query) -> None:
 @example("tag:a,")
 @example('tag:"a"b')
 def test_any_text_is_read_or_refused_with_its_place(text: str) -> None:
-    try:
-        query = parse(text)
-    except BadQuery as error:
+    query, error = read(text)
+    if error is None:
+        assert parse(str(query)) == query
+    else:
         assert error.code == "bad_query"
         assert 0 <= error.members["position"] <= len(text)
         assert error.members["length"] >= 1
         assert f"character {error.members['position'] + 1}" in error.detail
-    else:
-        assert parse(str(query)) == query
+
+
+def read(text: str) -> tuple[Query, BadQuery | None]:
+    try:
+        return parse(text), None
+    except BadQuery as error:
+        return Query(), error
 
 
 def test_each_kind_of_term() -> None:
-    query = parse('tag:algebra,"number theory" -source:gsm8k p<0.4 attempts:8 newest:.2..0.8 "train leaves" x sort:-weight')
+    query = parse(
+        'tag:algebra,"number theory" -source:gsm8k p<0.4 attempts:8 newest:.2..0.8 "train leaves" x sort:-weight'
+    )
     assert query.terms == (
         Words("tag", ("algebra", "number theory")),
         Words("source", ("gsm8k",), is_negated=True),
@@ -82,7 +93,8 @@ def test_each_kind_of_term() -> None:
     )
     assert query.sort == Sort("weight", is_descending=True)
     assert str(query) == (
-        'tag:algebra,"number theory" -source:gsm8k p<0.4 attempts=8 newest:0.2..0.8 text:"train leaves" text:x sort:-weight'
+        'tag:algebra,"number theory" -source:gsm8k p<0.4 attempts=8 newest:0.2..0.8 text:"train leaves" text:x '
+        "sort:-weight"
     )
     assert query.without(Compared("p", "<", 0.4)).sorted_by("p", is_descending=False) == parse(
         'tag:algebra,"number theory" -source:gsm8k attempts=8 newest:.2..0.8 "train leaves" x sort:p'
@@ -117,3 +129,10 @@ def test_an_error_names_the_place_and_what_is_allowed(text: str, position: int, 
     assert (members["position"], members["length"], says in caught.value.detail) == (position, length, True)
     if "mean" in says:
         assert says.removeprefix("did you mean ").removesuffix("?") in members["allowed"]
+
+
+def test_the_docs_name_every_field_and_state() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "concepts.md").read_text()
+    section = page.partition("## Queries")[2].partition("\n## ")[0]
+    for name in (*WORDS, *NUMBERS, *STATES):
+        assert f"`{name}`" in section, name

@@ -45,6 +45,7 @@ class Row:
     """One prompt to train on, as a chat."""
 
     prompt: list[dict[str, str]]
+    grader: str
     loss_weight: float
     ticket: Ticket
 
@@ -70,7 +71,7 @@ class Rows:
         n_planned = count_steps(found.schedule)
         if n_steps is None and n_planned is None:
             raise ValueError(f"the schedule of {found.name} has no end: say how many steps to train for")
-        self.client, self.student, self.size = client, found.student, size
+        self.client, self.student, self.problem_set, self.size = client, found.student, found.problem_set, size
         self.n_steps = min(n for n in (n_steps, n_planned) if n is not None)
         made = client.create_run(wire.RunCreate(curriculum_id=found.curriculum_id, name=run))
         self._source = Source(client, found.curriculum_id, made.run_id, size, n_planned, patience_s=patience_s)
@@ -94,7 +95,7 @@ class Rows:
         batch = self._draw(index // self.size).batch
         problem, loss_weight = list(batch.items())[index % self.size % batch.size]
         chat = [message.model_dump() for message in chat_messages(problem.prompt, self._profile)]
-        return Row(chat, loss_weight, Ticket(batch.batch_id, problem.problem_id, problem.answer))
+        return Row(chat, problem.grader, loss_weight, Ticket(batch.batch_id, problem.problem_id, problem.answer))
 
     def _draw(self, position: int) -> Draw:
         with self._lock:

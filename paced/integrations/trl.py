@@ -18,6 +18,7 @@ from transformers import TrainerCallback, TrainerState, TrainingArguments
 from paced import wire
 from paced.client import Client
 from paced.errors import BatchExpired
+from paced.integrations.graded import outcomes, verdict
 from paced.prompts import chat_messages
 from paced.stream import Draw, Ranks, Source, count_steps, curriculum_named
 
@@ -72,8 +73,7 @@ class Curriculum:
             for problem_id, value, length in zip(columns["problem_id"], rewards, lengths, strict=True):
                 if value is not None:
                     is_cut = max_completion_length is not None and length >= max_completion_length
-                    verdict = "passed" if value >= passes else "truncated" if is_cut else "failed"
-                    self._verdicts[int(problem_id)][verdict] += 1
+                    self._verdicts[int(problem_id)][verdict(value, passes, is_cut)] += 1
             return rewards
 
         counted.__name__ = getattr(reward, "__name__", "reward")
@@ -87,9 +87,9 @@ class Curriculum:
         if _rank() != 0:
             return
         latest = self.client.student(self.found.student).latest_checkpoint
-        outcomes = [] if latest is None else _outcomes(batch.problem_id, latest.index, everyone)
+        counts = {i: sum((theirs[i] for theirs in everyone), Counter()) for i in batch.problem_id}
         try:
-            self.client.acknowledge(batch.batch_id, outcomes)
+            self.client.acknowledge(batch.batch_id, [] if latest is None else outcomes(counts, latest.index))
         except BatchExpired as error:
             log.warning("the step on batch %s was done too late to count: %s", batch.batch_id, error.detail)
 
@@ -186,21 +186,6 @@ class Acknowledging(TrainerCallback):  # type: ignore[misc]  # transformers ship
     def on_save(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         """Weights are on disk."""
         self._curriculum.saved(Path(args.output_dir) / f"checkpoint-{state.global_step}", state.global_step)
-
-
-def _outcomes(problem_ids: list[int], index: int, everyone: list[dict[int, Counter[str]]]) -> list[wire.Outcome]:
-    found = {problem_id: sum((counts[problem_id] for counts in everyone), Counter()) for problem_id in problem_ids}
-    return [
-        wire.Outcome(
-            problem_id=problem_id,
-            checkpoint_index=index,
-            n_passed=counts["passed"],
-            n_failed=counts["failed"],
-            n_truncated=counts["truncated"],
-        )
-        for problem_id, counts in found.items()
-        if counts
-    ]
 
 
 def _rank() -> int:

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import Dataset
 
 from paced.client import Client
-from paced.integrations.graded import Graded, Judge, send
+from paced.integrations.graded import Graded, Judge, send, verdict
 from paced.integrations.rows import SCHEME, Rows, Ticket, parsed
 
 
@@ -72,10 +72,10 @@ class CurriculumDataset(Dataset[dict[str, Any]]):
         right = batch.non_tensor_batch.get("acc")
         if right is None:
             right = batch.batch["token_level_scores"].sum(-1).tolist()
-        counts: dict[str, dict[int, Counter[bool]]] = defaultdict(lambda: defaultdict(Counter))
+        counts: dict[str, dict[int, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
         for extra, value in zip(batch.non_tensor_batch["extra_info"], right, strict=True):
             ticket = Ticket.read(extra["paced"])
-            counts[ticket.batch_id][ticket.problem_id][float(value) >= self._passes] += 1
+            counts[ticket.batch_id][ticket.problem_id][verdict(float(value), self._passes)] += 1
         for batch_id, of_problems in counts.items():
             send(self.rows.client, self.rows.student, batch_id, of_problems)
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -115,10 +116,37 @@ def test_paced_commands_are_ones_that_paced_has(page: Path, tmp_path: Path) -> N
         check_command(words, tmp_path)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_routes_that_are_named_are_ones_that_the_service_has(page: Path) -> None:
+    has = set(re.findall(r"^### ([A-Z]+ /\S+)", generate.pages()["api.md"], re.MULTILINE))
+    named = set(re.findall(r"`((?:GET|POST|PUT|PATCH|DELETE) /v1/[^`?\s]*)", page.read_text()))
+    without_names = {re.sub(r"\{\w+\}", "{}", route) for route in has}
+    assert {re.sub(r"\{\w+\}", "{}", route) for route in named} <= without_names
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["README.md", "docs/quickstart.md"])
 def test_what_is_told_to_type_works(name: str, tmp_path: Path) -> None:
-    """Blocks run in order, in one shell, in an empty folder beside a real service; those marked are left out."""
+    typed(name, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("jq") is None, reason="needs jq: apt-get install jq")
+def test_the_loop_by_curl_and_jq_goes_round(tmp_path: Path) -> None:
+    said = typed("docs/curl.md", tmp_path)
+    steps = [
+        '{"n_rows":77,"n_imported":77,"n_refused":0}',
+        '"state":"acknowledged","n_outcomes":4',
+        '"code":"not_found"',
+    ]
+    assert [step for step in steps if step not in said] == []
+    drawn = re.findall(r'^\{"prompt":"Compute [^"]+","p":([\d.]+),', said, re.MULTILINE)
+    assert len(drawn) == 4
+    assert all(0.05 < float(p) < 0.95 for p in drawn), "problems of the frontier"
+
+
+def typed(name: str, tmp_path: Path) -> str:
+    """What a page's blocks print, run in order, in one shell, in an empty folder beside a real service."""
     found = [block for block in blocks(ROOT / name) if block.language in (*SHELL, "python")]
     run = [block for block in found if block.reason is None]
     assert "curl" in "".join(block.text for block in run)
@@ -141,6 +169,7 @@ def test_what_is_told_to_type_works(name: str, tmp_path: Path) -> None:
         )
     assert done.returncode == 0, f"{name}, at the last line named:\n{done.stdout[-4000:]}"
     assert "Traceback" not in done.stdout
+    return done.stdout
 
 
 def _step(block: Block) -> str:

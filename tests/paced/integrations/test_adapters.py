@@ -1,21 +1,20 @@
 """Adapters of verl, OpenRLHF and NeMo-RL, each through the loader that its trainer uses, against a real service.
 
-The trainers themselves need GPUs: what they call, and in which order, is written down here from verl 0.9.1 (its
-`ray_trainer`), OpenRLHF 0.11.2 and NeMo-RL's repository (no release).
+The trainers themselves need GPUs: what they call, and in which order, is written down in `recorded`.
 """
 
 import asyncio
 import itertools
+import pickle
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import httpx2
 import pytest
 import torch
-from torchdata.stateful_dataloader import StatefulDataLoader
 
 from app.main import create_app
 from app.settings import Settings
@@ -25,6 +24,7 @@ from paced.integrations.graded import Graded
 from paced.integrations.rows import Rows, Ticket
 from paced.testing import InProcess, in_process
 from tests.app.world import build, measure
+from tests.paced.integrations import recorded
 from tests.service import ADMIN_KEY, TestClock
 
 SIZE, N_ANSWERS, N_STEPS = 4, 2, 5
@@ -82,37 +82,29 @@ def log_of(client: Client, curriculum: wire.Curriculum) -> list[wire.Batch]:
 
 
 def verl_loader(client: Client, curriculum: wire.Curriculum) -> Any:
-    config = {"train_batch_size": SIZE, "shuffle": False, "paced": {"n_steps": N_STEPS}}
-    dataset = verl.CurriculumDataset([f"paced:{curriculum.name}/run"], Text(), config, client=client)
-    return StatefulDataLoader(
-        dataset, batch_size=SIZE, num_workers=0, drop_last=True, collate_fn=list, sampler=range(len(dataset))
-    )
+    config = {
+        "train_files": [f"paced:{curriculum.name}/run"],
+        "train_batch_size": SIZE,
+        "shuffle": False,
+        "paced": {"n_steps": N_STEPS},
+    }
+    return recorded.verl_loader(recorded.verl_dataset(verl.CurriculumDataset, config, Text(), client), SIZE)
 
 
 def openrlhf_loader(client: Client, curriculum: wire.Curriculum) -> Any:
-    def setup_dataloader(
-        dataset: Any, batch_size: int, pin_memory: bool, shuffle: bool, collate_fn: Any, num_workers: int
-    ) -> Any:
-        assert not shuffle
-        return StatefulDataLoader(
-            dataset, batch_size=batch_size, shuffle=shuffle, collate_fn=collate_fn, num_workers=num_workers
-        )
-
-    args = SimpleNamespace(
-        data=SimpleNamespace(prompt_dataset=f"paced:{curriculum.name}/run", max_samples=SIZE * N_STEPS),
-        rollout=SimpleNamespace(batch_size=SIZE, n_samples_per_prompt=N_ANSWERS),
-        train=SimpleNamespace(batch_size=SIZE * N_ANSWERS, num_episodes=1, max_epochs=1),
-        eval=SimpleNamespace(dataset=None),
-    )
-    strategy = SimpleNamespace(args=args, setup_dataloader=setup_dataloader)
-    loader, evaluation, max_steps = openrlhf.prepare_datasets(strategy, Text(), client)
+    args = {
+        "data": {"prompt_dataset": f"paced:{curriculum.name}/run", "max_samples": SIZE * N_STEPS},
+        "rollout": {"batch_size": SIZE, "n_samples_per_prompt": N_ANSWERS},
+        "train": {"batch_size": SIZE * N_ANSWERS, "num_episodes": 1, "max_epochs": 1},
+        "eval": {"dataset": None},
+    }
+    loader, evaluation, max_steps = openrlhf.prepare_datasets(recorded.openrlhf_strategy(args), Text(), client)
     assert (evaluation, max_steps) == (None, N_STEPS)
     return loader
 
 
 def nemo_loader(client: Client, curriculum: wire.Curriculum) -> Any:
-    dataset = nemo_rl.Prompts(Rows(client, curriculum.name, "run", SIZE, N_STEPS), Text())
-    return StatefulDataLoader(dataset, batch_size=SIZE, shuffle=False, collate_fn=list, drop_last=True)
+    return recorded.nemo_rl_loader(nemo_rl.Prompts(Rows(client, curriculum.name, "run", SIZE, N_STEPS), Text()), SIZE)
 
 
 LOADERS = {"verl": verl_loader, "openrlhf": openrlhf_loader, "nemo_rl": nemo_loader}
@@ -250,26 +242,15 @@ def test_openrlhf_rewards_become_observations(way: str, client: Client, curricul
     expect(client, curriculum, step, before)
 
 
-class EnvironmentReturn(NamedTuple):
-    """What NeMo-RL's environments return, in its order."""
-
-    observations: list[Any]
-    metadata: list[Any]
-    next_stop_strings: list[Any]
-    rewards: torch.Tensor
-    terminateds: torch.Tensor
-    answers: list[Any] | None = None
-
-
 class Judging:
     """An environment of one turn."""
 
-    def step(self, message_log_batch: list[Any], metadata: list[Any]) -> EnvironmentReturn:
+    def step(self, message_log_batch: list[Any], metadata: list[Any]) -> recorded.EnvironmentReturn:
         assert len(message_log_batch) == len(metadata)
         answers = [log[-1]["content"] for log in message_log_batch]
         rewards = torch.tensor([by_length(answer, "") for answer in answers])
         n = len(answers)
-        return EnvironmentReturn([], [None] * n, [None] * n, rewards, torch.ones(n))
+        return recorded.EnvironmentReturn([], [None] * n, [None] * n, rewards, torch.ones(n))
 
 
 def test_nemo_rl_episodes_become_observations(client: Client, curriculum: wire.Curriculum) -> None:
@@ -329,3 +310,13 @@ def test_a_short_batch_is_filled_up(client: Client, curriculum: wire.Curriculum)
 def test_an_endless_schedule_needs_a_number_of_steps(client: Client, curriculum: wire.Curriculum) -> None:
     with pytest.raises(ValueError, match="has no end"):
         Rows(client, curriculum.name, "run", SIZE)
+
+
+def test_a_counter_in_another_process_counts_anew(client: Client, curriculum: wire.Curriculum) -> None:
+    """Environments and reward functions travel to the processes that run them."""
+    rows = Rows(client, curriculum.name, "run", SIZE, N_STEPS)
+    ticket = rows[0].ticket
+    graded = Graded(Client("http://127.0.0.1:1", "key"), curriculum.student, SIZE, passes=0.5)
+    graded.add(ticket, 1.0)
+    copy = pickle.loads(pickle.dumps(graded))
+    assert (copy._counts, copy._passes, copy._n_answers) == ({}, 0.5, SIZE)

@@ -16,9 +16,10 @@ PARTS = {
     "rates": ("paced.rates", (), ""),
     "review": ("paced.review", (), ""),
     "watching": ("paced.watching", (), ""),
+    "compare": ("paced.compare", (), ""),
     "service": ("app.cli", ("serve", "migrate", "rebuild", "replay"), "service"),
     "grading": ("worker.grading.command", ("grade", "regrade"), "grade"),
-    "worker": ("worker.cli", ("rollout", "distill"), "rollout-cpu,train"),
+    "worker": ("worker.cli", ("rollout", "distill", "arm"), "rollout-cpu,train"),
     "demo": ("demo.cli", ("demo",), "service,rollout-cpu,train,demo"),
 }
 ANY_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True}

@@ -1,7 +1,8 @@
-"""Commands of the GPU side: rollout, distill."""
+"""Commands of the GPU side: rollout, distill, arm."""
 
 import typer
 
+from worker.distill.arm import arm
 from worker.distill.command import distill
 from worker.rollout.command import rollout
 
@@ -10,3 +11,4 @@ def register(cli: typer.Typer) -> None:
     """Add the commands."""
     cli.command()(rollout)
     cli.command()(distill)
+    cli.command()(arm)

@@ -1,22 +1,13 @@
 """The command `paced distill`: options in, exit code out."""
 
 import json
-import logging
-import signal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
-from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from paced.client import Client
 from worker.distill.config import DistillConfig, load_config, parse_setting
-from worker.distill.errors import DistillError, Interrupted
-from worker.distill.stages import Stop, obeying_signals
-
-SIGNAL_EXIT = 128  # plus the signal's number, as shells do
+from worker.distill.shell import exits, train_shown
 
 
 def distill(
@@ -25,7 +16,7 @@ def distill(
     ] = None,
     curriculum: Annotated[str | None, typer.Option(help="Id of the curriculum to train on.")] = None,
     student: Annotated[Path | None, typer.Option(help="Hugging Face folder of the student at step 0.")] = None,
-    teacher: Annotated[str | None, typer.Option(help="'self', or the folder of a teacher. [self]")] = None,
+    teacher: Annotated[str | None, typer.Option(help="'self', or a teacher's folder or URL. [self]")] = None,
     run: Annotated[str | None, typer.Option(help="The run's name. [distill]")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of checkpoints, metrics and state. [distill]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Problems a step. [16]")] = None,
@@ -59,6 +50,13 @@ def distill(
     url: Annotated[str | None, typer.Option(envvar="PACED_URL", help="The service.")] = None,
     key: Annotated[str | None, typer.Option(envvar="PACED_KEY", help="An API key with the scope train.")] = None,
     is_json: Annotated[bool, typer.Option("--json", help="Print the final report as JSON.")] = False,
+    is_check: Annotated[
+        bool, typer.Option("--check", help="Only prove that the teachers can teach this student; trains nothing.")
+    ] = False,
+    parity: Annotated[
+        Path | None,
+        typer.Option(help="With --check: a folder of the served teacher's weights, to compare both.", file_okay=False),
+    ] = None,
 ) -> None:
     """Distil a student on a curriculum's batches: forward KL, then reverse KL, as its schedule says.
 
@@ -85,51 +83,20 @@ def distill(
         "seed": seed,
         "device": device,
     }
-    console = Console(stderr=True)
-    _configure_logs(console)
-    try:
+    with exits() as console:
         overrides = {**dict(parse_setting(text) for text in settings or []), **_given(chosen)}
-        done = _run(load_config(config, overrides), url, key, console)
-    except KeyboardInterrupt as error:
-        _say(console, "dropped the step in hand; the same command resumes at the last saved step")
-        raise typer.Exit(SIGNAL_EXIT + signal.SIGINT) from error
-    except Interrupted as error:
-        _say(console, str(error))
-        raise typer.Exit(SIGNAL_EXIT + error.signal_number) from error
-    except DistillError as error:
-        _say(console, f"error: {error}")
-        raise typer.Exit(1) from error
-    _say(console, f"done: {done['n_steps']} steps, checkpoint {done['checkpoint_index']}, {done['out']}")
-    if is_json:
-        typer.echo(json.dumps(done))
+        if is_check:
+            _check(load_config(config, overrides, {"curriculum_id": "unchecked"}), parity, is_json)
+        else:
+            train_shown(load_config(config, overrides), url, key, console, is_json=is_json)
 
 
 def _given(chosen: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in chosen.items() if value is not None}
 
 
-def _run(config: DistillConfig, url: str | None, key: str | None, console: Console) -> dict[str, Any]:
-    """Train under a progress bar."""
-    from worker.distill.train import train  # torch takes seconds to import: not for --help
+def _check(config: DistillConfig, parity: Path | None, is_json: bool) -> None:
+    from worker.distill.check import check, told
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    stop = Stop()
-    with Client(url, key) as client, obeying_signals(stop), Progress(*columns, console=console) as progress:
-        task = progress.add_task("starting", total=None)
-
-        def watch(step: int, n_steps: int | None, values: dict[str, float]) -> None:
-            total = config.max_steps if n_steps is None else min(n_steps, config.max_steps or n_steps)
-            loss = f"loss {values['loss']:.4f}" if "loss" in values else "nothing to learn"
-            progress.update(task, completed=step + 1, total=total, description=f"step {step}: {loss}")
-
-        return train(config, client, stop, watch)
-
-
-def _configure_logs(console: Console) -> None:
-    handler = RichHandler(console=console, show_path=False, markup=False)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
-    logging.getLogger("worker.distill").setLevel(logging.INFO)
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    rows = check(config, parity)
+    typer.echo(json.dumps({"teachers": rows}) if is_json else "\n".join(map(told, rows)))

@@ -224,8 +224,12 @@ class DistillConfig(BaseModel):
         return fields
 
 
-def load_config(path: Path | None, overrides: Mapping[str, Any]) -> DistillConfig:
+def load_config(
+    path: Path | None, overrides: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+) -> DistillConfig:
     """The settings of a TOML file with overrides on top; None among the overrides leaves the file's value.
+
+    `defaults` stand for what neither gives.
 
     Raises ConfigRefused, naming every setting that is wrong.
     """
@@ -233,7 +237,8 @@ def load_config(path: Path | None, overrides: Mapping[str, Any]) -> DistillConfi
         values = {} if path is None else tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise ConfigRefused(f"{path} cannot be read as TOML: {error}") from error
-    values |= {name: value for name, value in overrides.items() if value is not None}
+    given = {name: value for name, value in overrides.items() if value is not None}
+    values = {**(defaults or {}), **values, **given}
     try:
         return DistillConfig.model_validate(values)
     except ValidationError as error:

@@ -98,9 +98,13 @@ def group_name(name: str) -> str:
 
 
 def grouped(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[list[int]]:
-    """Places of runs of one kind: names alike, and settings that differ in nothing but seeds and names."""
+    """Places of runs of one kind: names alike, and settings that differ in nothing but seeds and names.
+
+    In an arm of a comparison each seed has a curriculum of its own.
+    """
     found: dict[tuple[str, str], list[int]] = defaultdict(list)
     for place, (name, config) in enumerate(runs):
-        kept = {key: value for key, value in sorted(config.items()) if key not in SEED_KEYS and "_seed" not in key}
+        differing = SEED_KEYS | {"curriculum_id"} if config.get("arm") else SEED_KEYS
+        kept = {key: value for key, value in sorted(config.items()) if key not in differing and "_seed" not in key}
         found[group_name(name), repr(kept)].append(place)
     return list(found.values())

@@ -89,3 +89,6 @@ def test_a_group_is_the_name_without_its_seed(name: str, group: str) -> None:
 def test_only_seeds_and_names_may_differ_in_a_group() -> None:
     runs = [("a-1", {"lr": 1, "seed": 1}), ("a-2", {"lr": 1, "seed": 2}), ("a-3", {"lr": 2, "seed": 3}), ("b-1", {})]
     assert grouped(runs) == [[0, 1], [2], [3]]
+    arms = [(f"uniform-s{seed}", {"arm": "uniform", "seed": seed, "curriculum_id": f"cur_{seed}"}) for seed in (1, 2)]
+    assert grouped(arms) == [[0, 1]]
+    assert grouped([(name, {**config, "arm": None}) for name, config in arms]) == [[0], [1]]

@@ -79,3 +79,39 @@ def test_where_stages_begin_and_end() -> None:
     open_ended = [plan[0], StagePlan(stage=Stage.REVERSE_KL)]
     assert [step for step in range(8) if is_stage_start(open_ended, step)] == [2]
     assert count_steps(open_ended) is None
+
+
+def test_teachers_by_tag_are_short_or_tables(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(
+        'curriculum_id = "cur_1"\nstudent = "model"\nteacher_model = "big"\n[teachers]\ndefault = "self"\n'
+        'algebra = "http://gpu:8000/v1"\ngeometry = {at = "http://gpu:8001/v1", model = "other", key_env = "KEY"}\n'
+    )
+    found = load_config(file, {}).by_tag
+    assert found["default"].is_self
+    assert (found["algebra"].model, found["algebra"].key_env) == ("big", "PACED_TEACHER_KEY")
+    assert (found["geometry"].model, found["geometry"].key_env) == ("other", "KEY")
+    config = load_config(file, {})
+    assert [config.top_k_of(found[tag]) for tag in ("default", "algebra")] == [None, 20]
+    assert DistillConfig(**BASE).by_tag.keys() == {"default"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"teachers": {"algebra": "self"}}, "must name one 'default'"),
+        ({"teachers": {"default": "self"}, "teacher": "big"}, "not both"),
+        ({"teacher": "http://gpu/v1", "temperature": 0.6}, "must be 1 with a teacher behind a URL"),
+        ({"teacher": "big", "teacher_top_k": 8, "teacher_sharpness": 2.0}, "must be 1"),
+        ({"teacher": "http://gpu/v1", "forward_divergence": "akl"}, "whole distribution"),
+    ],
+)
+def test_what_a_served_teacher_cannot_do_is_refused(settings: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigRefused, match=words):
+        load_config(None, {**BASE, **settings})
+
+
+def test_the_divergence_of_each_stage() -> None:
+    config = DistillConfig(**BASE, forward_divergence="jsd")
+    assert [config.divergence_of(stage) for stage in Stage] == ["jsd", "reverse_kl"]
+    assert [DistillConfig(**BASE).divergence_of(stage) for stage in Stage] == ["forward_kl", "reverse_kl"]

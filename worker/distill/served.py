@@ -24,7 +24,7 @@ from worker.distill.target import Target
 from worker.rollout.engine import Answer, EngineFailure, Sampling
 from worker.rollout.exchange import Exchange, reason
 
-RETRY_S = 120.0
+RETRY_S = 600.0  # in which a server that died can come back
 LEAST_LOGPROB = -100.0  # servers send −9999, or nothing, for a probability of 0
 
 

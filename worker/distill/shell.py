@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import signal
+import time
 from collections.abc import Iterator
 
 import typer
@@ -17,6 +18,9 @@ from worker.distill.errors import DistillError, Interrupted
 from worker.distill.stages import Stop, obeying_signals
 
 SIGNAL_EXIT = 128  # plus the signal's number, as shells do
+SAY_EVERY_S = 20.0
+
+log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -67,6 +71,14 @@ def _configure_logs(console: Console) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
     logging.getLogger("worker.distill").setLevel(logging.INFO)
     with contextlib.suppress(ModuleNotFoundError):  # only a teacher behind a URL needs it
-        from stamina.instrumentation import set_on_retry_hooks
+        from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
-        set_on_retry_hooks([])  # of every try, where one line at the end will do
+        said_s = -SAY_EVERY_S
+
+        def hook(details: RetryDetails) -> None:
+            nonlocal said_s
+            if time.monotonic() - said_s >= SAY_EVERY_S:  # many requests wait at once
+                said_s = time.monotonic()
+                log.warning("the teacher does not answer (%s): trying again", details.caused_by)
+
+        set_on_retry_hooks([hook])

@@ -16,6 +16,7 @@ class _Busy(Exception):
 
     def __init__(self, response: httpx2.Response) -> None:
         self.response = response
+        super().__init__(reason(response))
         self.retry_after_s = _seconds(response.headers.get("Retry-After"))
 
 

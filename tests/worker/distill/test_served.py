@@ -11,6 +11,7 @@ import torch
 
 from paced import Client
 from paced.losses import KLSettings, Projection, TopK, distillation_loss
+from paced.wire import BatchProblem
 from tests.worker.distill.serving import Serving, serving
 from tests.worker.distill.tiny import lines_of, tiny_folder
 from tests.worker.distill.world import losses, make_config, make_curriculum, run
@@ -22,6 +23,7 @@ from worker.distill.model import load_tokenizer
 from worker.distill.served import ServedModel
 from worker.distill.target import Target, stacked
 from worker.distill.targets import Targets
+from worker.distill.teachers import Teachers
 
 CPU = torch.device("cpu")
 EXAMPLES = [
@@ -134,10 +136,13 @@ def test_each_tag_has_its_teacher(sqlite_client: Client, server: Serving, studen
     (made,) = sqlite_client.runs(curriculum.curriculum_id)
     assert made.config["teachers"]["sum"] == {"at": server.url, "model": None}
     assert server.n_written > 0  # every problem of this world is a sum
-    teachers = {"other": {"at": server.url}, "default": "self"}
-    n_before = server.n_written
-    run(make_config(curriculum, student, tmp_path / "b", run_name="b", teachers=teachers, batch_size=4), sqlite_client)
-    assert server.n_written == n_before
+    config = make_config(curriculum, student, tmp_path / "out", teachers=teachers)
+    found = Teachers(config, sqlite_client.profile(curriculum.profile_id), load_tokenizer(student))
+    one = {"problem_id": 1, "prompt": "1 + 1", "answer": "2", "grader": "numeric", "solution": None}
+    names = [
+        found.of(BatchProblem(**one, tags=tags)).at.at for tags in (["sum"], ["hard", "product", "sum"], ["hard"], [])
+    ]
+    assert names == [server.url, teachers["product"], "self", "self"]
 
 
 def test_a_teacher_that_cannot_teach_ends_the_run_before_a_model_is_loaded(

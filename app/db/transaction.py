@@ -62,6 +62,5 @@ def storable(text: str) -> str:
 
 def rows_as_dicts(result: Any) -> list[dict[str, Any]]:
     """Rows as plain dictionaries, so that nothing of the database leaves the store."""
-    keys = result.keys()
-    names = [(key, str(key)) for key in keys]  # SQLAlchemy's names are a subclass of str that orjson refuses
-    return [{name: row[key] for key, name in names} for row in result.mappings()]
+    names = [str(key) for key in result.keys()]  # SQLAlchemy's names are a subclass of str that orjson refuses
+    return [dict(zip(names, row, strict=True)) for row in result]

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from app.flow.rollouts.store import AT_ONCE
 from paced import wire
 from paced.errors import LeaseLost
 from paced.wire import Verdict
@@ -96,6 +97,21 @@ def test_a_doubled_report_is_replayed_even_after_the_lease(make_world: MakeWorld
     receipt = world.report(lease, [group(problem_id, 8) for problem_id in leased(lease)])
     assert (receipt.n_accepted, receipt.n_replayed, receipt.n_open, receipt.state) == (0, 4, 0, "done")
     assert [estimate.n_passed for estimate in map(world.estimate, leased(lease))] == [3, 5, 1, 1]
+
+
+def test_a_large_report_is_one_report_to_its_worker(make_world: MakeWorld) -> None:
+    """Counted a few a transaction; a stranger among the last groups still refuses all."""
+    world = make_world(3 * AT_ONCE)
+    lease = world.claim(3 * AT_ONCE)
+    stranger = group(max(leased(lease)) + 1, 3)
+    groups = [group(problem_id, 3) for problem_id in leased(lease)]
+    with pytest.raises(Exception, match="not leased by"):
+        world.report(lease, [*groups, stranger])
+    assert {estimate.n_groups for estimate in world.estimates().values()} == {0}
+    assert world.report(lease, groups[:5]).n_accepted == 5
+    receipt = world.report(lease, groups)
+    assert (receipt.n_accepted, receipt.n_replayed, receipt.state) == (3 * AT_ONCE - 5, 5, "done")
+    assert {(e.n_groups, e.n_passed) for e in world.estimates().values()} == {(1, 3)}
 
 
 def test_part_of_a_report_that_is_refused_counts_nothing(make_world: MakeWorld) -> None:

@@ -1,5 +1,6 @@
 """paced rebuild makes every estimate again from the log."""
 
+import datetime as dt
 import json
 import sqlite3
 from pathlib import Path
@@ -7,10 +8,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from app.flow.rollouts.store import AT_ONCE
 from paced import wire
 from paced.cli import build as build_cli
 from tests.app.test_regrading import flipped, second
-from tests.app.world import World, build
+from tests.app.world import World, build, group, leased
 from tests.service import TestClock, serve
 
 
@@ -48,6 +50,23 @@ def test_the_log_makes_every_estimate_again(data: Path) -> None:
     assert (first["n_estimates"], first["n_observations"]) == (30, 30 + 30 + 6 + 6)
     assert regraded["n_observations"] == 30 + 30 + 6
     assert first["changed"] == regraded["changed"] == []
+
+
+class StoppedClock(TestClock):
+    """Two parts of a report fall into one moment."""
+
+    def __call__(self) -> dt.datetime:
+        return dt.datetime(2026, 3, 1, tzinfo=dt.UTC) + self.ahead
+
+
+def test_the_parts_of_a_report_are_told_apart(tmp_path: Path) -> None:
+    folder, clock = tmp_path / "data", StoppedClock()
+    with serve(folder, None, clock) as service, service.client() as client:
+        world = World(service, client, clock, build(client, tmp_path, 3 * AT_ONCE))
+        lease = world.claim(3 * AT_ONCE)
+        world.report(lease, [group(problem_id, problem_id % 9) for problem_id in leased(lease)])
+    found = rebuild(folder, "--check")
+    assert found.exit_code == 0, found.output
 
 
 def test_priors_rest_on_the_hold_out_and_the_audits_alone(data: Path) -> None:

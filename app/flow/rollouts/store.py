@@ -35,6 +35,8 @@ from paced.wire import (
     RolloutGroup,
 )
 
+AT_ONCE = 16  # groups counted in one transaction
+
 
 class LeaseStore:
     """Every statement on leases and rollouts."""
@@ -118,7 +120,10 @@ class LeaseStore:
 
     @writes
     def report(self, conn: Connection, lease_id: str, body: LeaseReport, now: dt.datetime) -> ReportReceipt:
-        """Count each group once: a group known from this lease is replayed, a late one refused."""
+        """Count each group once: a group known from this lease is replayed, a late one refused.
+
+        No more than AT_ONCE new groups are counted, since draws wait for the writer; report the rest again, later.
+        """
         lease = _locked(conn, lease_id)
         if not secrets.compare_digest(lease["token"].encode(), body.token.encode()):
             raise lost(lease, "its token is another one")
@@ -127,8 +132,9 @@ class LeaseStore:
         if new:
             _held(lease, body.token, now)
             self._check(conn, lease, new)
-            self._count(conn, lease, new, now)
-        receipt = _receipt(conn, lease_id, LeaseState(lease["state"]), len(new), len(body.groups) - len(new))
+            self._count(conn, lease, new[:AT_ONCE], now)
+        n_known = len(body.groups) - len(new)
+        receipt = _receipt(conn, lease_id, LeaseState(lease["state"]), len(new[:AT_ONCE]), n_known)
         if receipt.state == LeaseState.ACTIVE and receipt.n_open == 0:
             _set_state(conn, lease_id, LeaseState.DONE)
             receipt = receipt.model_copy(update={"state": LeaseState.DONE})
@@ -349,7 +355,7 @@ def _rollout_rows(groups: Sequence[RolloutGroup], observation_ids: dict[int, int
         {
             "observation_id": observation_ids[group.problem_id],
             "position": position,
-            **{name: storable(value) if isinstance(value, str) else value for name, value in rollout},
+            **{name: storable(value) if isinstance(value, str) else value for name, value in vars(rollout).items()},
         }
         for group in groups
         for position, rollout in enumerate(group.rollouts)

@@ -107,9 +107,9 @@ async def test_memory_is_bounded() -> None:
     assert after.verdict is Verdict.PASS
 
 
-async def test_a_formula_that_allocates_without_end_gives_no_verdict() -> None:
+async def test_a_formula_without_end_gives_no_verdict() -> None:
     async with GraderPool(1, deadline_s=2, memory_mb=256) as pool:
-        hungry = await pool.grade(r"\boxed{2^{10^{12}}}", "x+1", "math")
+        hungry = await pool.grade(r"\boxed{3^{3^{3^3}}}", "x+1", "math")
         after = await pool.grade("5", "5", "math")
     assert hungry.verdict in {Verdict.TIMEOUT, Verdict.GRADER_ERROR, Verdict.INFRASTRUCTURE}
     assert after.verdict is Verdict.PASS

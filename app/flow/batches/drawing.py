@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from app.flow.batches.law import N_CENSUS, Law, Tally, Terms
-from app.flow.batches.samplers import exponential_keys, generator, rejection, top
+from app.flow.batches.law import Law, Tally, Terms
+from app.flow.batches.proposing import Pick, Proposals
+from app.flow.batches.samplers import exponential_keys, generator, top
 from app.flow.curricula.rule import Rule
 from app.flow.curricula.weighting import Totals, loss_weights, power, retest_bonus
 from app.flow.estimates.columns import FloatArray, IntArray
@@ -26,7 +27,8 @@ class Draw:
     """Aligned arrays in draw order, and the shortfall if fewer came than were asked for.
 
     `draw_probabilities` are NaN where the selection has no closed form (Thompson); of a pool above `LARGE` their
-    normaliser is estimated, with a standard error of half a per cent.
+    normaliser is estimated, with a standard error of half a per cent; it lags where much of the pool goes into open
+    batches at once.
     """
 
     ordinals: IntArray
@@ -50,38 +52,63 @@ class Memory:
     tallies: dict[str, Tally] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class _Pick:
-    terms: Terms
-    draw_probability: FloatArray
-    loss_weight: FloatArray
-    n_eligible: int
-    n_hard_filter: int
-
-
 def draw(law: Law, subsets: Subsets, size: int, seed: int, seq: int, memory: Memory) -> Draw:
     """Draw up to `size` distinct problems: each stratum its share of them, the rest from all."""
     rng = generator(seed, seq)
-    picks: list[_Pick] = []
+    picks: list[Pick] = []
     for name, n in shares(law, size).items():
         picks.append(_pick(law, name, subsets[name], n, rng, memory))
         law.set_aside(picks[-1].terms.rows)
     terms = Terms.concatenated([pick.terms for pick in picks])
-    rows = terms.rows
-    law.put_back(rows)
+    law.put_back(terms.rows)
+    pick = Pick(
+        terms,
+        np.concatenate([pick.draw_probability for pick in picks]),
+        np.concatenate([pick.loss_weight for pick in picks]),
+        picks[-1].n_eligible,
+        picks[-1].n_hard_filter,
+    )
+    shortfall = _shortfall(law, subsets, size, terms.rows) if len(terms.rows) < size else None
+    return _drawn(law, pick, law.posteriors(terms.rows), shortfall)
+
+
+def draw_several(law: Law, subsets: Subsets, size: int, count: int, seed: int, seq: int, memory: Memory) -> list[Draw]:
+    """The next draws in turn, from number `seq` on: those that one look at the pool gives, at most `count`, never none.
+
+    What is drawn is what `draw` gives one by one, each draw's problems being in flight for the next.
+    """
+    rest, rule = subsets[REST], law.rule
+    n = len(law.pool) if rest is None else len(rest)
+    if count > 1 and rule.selection != Selection.THOMPSON and not rule.strata and _is_large(n, size * count):
+        proposals = Proposals(law, rest, n, memory.tallies.setdefault(REST, Tally()))
+        picks = proposals.picks(size, [generator(seed, seq + place) for place in range(count)])
+        if picks:
+            posteriors = law.posteriors(np.concatenate([pick.terms.rows for pick in picks]))
+            parts = posteriors.reshape(len(picks), size, -1)
+            return [_drawn(law, pick, part, None) for pick, part in zip(picks, parts, strict=True)]
+    return [draw(law, subsets, size, seed, seq, memory)]
+
+
+def _drawn(law: Law, pick: Pick, posteriors: FloatArray, shortfall: Shortfall | None) -> Draw:
+    rows = pick.terms.rows
     return Draw(
         ordinals=rows,
         problem_ids=law.pool.problem_ids[rows],
-        pass_rates=terms.pass_rate,
-        weights=terms.weight,
-        draw_probabilities=np.concatenate([pick.draw_probability for pick in picks]),
-        loss_weights=np.concatenate([pick.loss_weight for pick in picks]),
-        posteriors=law.posteriors(rows),
-        n_eligible=picks[-1].n_eligible,
-        n_hard_filter=picks[-1].n_hard_filter,
+        pass_rates=pick.terms.pass_rate,
+        weights=pick.terms.weight,
+        draw_probabilities=pick.draw_probability,
+        loss_weights=pick.loss_weight,
+        posteriors=posteriors,
+        n_eligible=pick.n_eligible,
+        n_hard_filter=pick.n_hard_filter,
         watermark=law.pool.watermark,
-        shortfall=_shortfall(law, subsets, size, rows) if len(rows) < size else None,
+        shortfall=shortfall,
     )
+
+
+def _is_large(n: int, size: int) -> bool:
+    """Whether proposing is faster than looking at all."""
+    return n > LARGE and n >= MIN_ROOM * size > 0
 
 
 def shares(law: Law, size: int) -> dict[str, int]:
@@ -97,58 +124,20 @@ def shares(law: Law, size: int) -> dict[str, int]:
 
 def _pick(
     law: Law, name: str, candidates: IntArray | None, size: int, rng: np.random.Generator, memory: Memory
-) -> _Pick:
+) -> Pick:
     n = len(law.pool) if candidates is None else len(candidates)
     if law.rule.selection == Selection.THOMPSON:
         return _thompson(law, _all_rows(law, candidates), size, rng)
-    if n > LARGE and n >= MIN_ROOM * size > 0:
-        found = _propose(law, candidates, n, size, rng, memory.tallies.setdefault(name, Tally()))
+    if _is_large(n, size):
+        found = Proposals(law, candidates, n, memory.tallies.setdefault(name, Tally())).pick(size, rng)
         if found is not None:
             return found
     return _full_pass(law, name, candidates, size, rng, memory)
 
 
-def _propose(
-    law: Law, candidates: IntArray | None, n: int, size: int, rng: np.random.Generator, tally: Tally
-) -> _Pick | None:
-    def look(places: IntArray) -> tuple[IntArray, Terms]:
-        rows = places if candidates is None else candidates[places]
-        is_open = np.flatnonzero(law.is_open(rows))
-        terms = law.terms(rows[is_open])
-        tally.add(len(rows), terms)
-        return is_open, terms
-
-    if tally.n_seen == 0.0:
-        look(np.random.default_rng(n).integers(0, n, N_CENSUS))
-    totals, n_inside = tally.totals(n)
-    if totals.w <= 0.0:
-        return None
-    bonus = retest_bonus(law.rule, totals)
-    mass = totals.power + bonus * totals.n_settled
-    taken: list[Terms] = []
-
-    def accept(places: IntArray, numbers: FloatArray) -> IntArray:
-        is_open, terms = look(places)
-        is_taken = numbers[is_open] * (1.0 + bonus) < _likely(terms, bonus)
-        taken.append(terms.take(np.flatnonzero(is_taken)))
-        return taken[-1].rows
-
-    found = rejection(n, size, accept, rng, mass / (n * (1.0 + bonus)))
-    if found is None:
-        return None
-    terms = Terms.concatenated(taken).take(found)
-    chance = _likely(terms, bonus) / mass
-    return _Pick(terms, chance, loss_weights(law.rule, terms.weight, chance, totals), round(totals.n), n_inside)
-
-
-def _likely(terms: Terms, bonus: float) -> FloatArray:
-    """What the chance of each is a share of."""
-    return terms.power + bonus * is_settled(terms.pass_rate) if bonus else terms.power
-
-
 def _full_pass(
     law: Law, name: str, candidates: IntArray | None, size: int, rng: np.random.Generator, memory: Memory
-) -> _Pick:
+) -> Pick:
     known = memory.terms.get(name)
     if known is None or known[0] != law.pool.n_moves:
         rows = _all_rows(law, candidates)
@@ -161,7 +150,7 @@ def _full_pass(
     chosen = terms.take(places)
     n_inside = int((is_inside(terms.pass_rate) & (weights > 0.0)).sum())
     factors = loss_weights(law.rule, chosen.weight, chance, totals)
-    return _Pick(chosen, chance, factors, int((weights > 0.0).sum()), n_inside)
+    return Pick(chosen, chance, factors, int((weights > 0.0).sum()), n_inside)
 
 
 def weighed(rule: Rule, terms: Terms) -> tuple[Terms, FloatArray, Totals]:
@@ -177,12 +166,12 @@ def weighed(rule: Rule, terms: Terms) -> tuple[Terms, FloatArray, Totals]:
     return terms, weights, totals
 
 
-def _thompson(law: Law, rows: IntArray, size: int, rng: np.random.Generator) -> _Pick:
+def _thompson(law: Law, rows: IntArray, size: int, rng: np.random.Generator) -> Pick:
     rows = rows[law.is_open(rows)]
     terms = law.terms(rows)
     best = terms.take(top(law.sampled_weight(rows, rng), size))
     n_inside = int(is_inside(terms.pass_rate).sum())
-    return _Pick(best, np.full(len(best.rows), np.nan), np.ones(len(best.rows)), len(rows), n_inside)
+    return Pick(best, np.full(len(best.rows), np.nan), np.ones(len(best.rows)), len(rows), n_inside)
 
 
 def _all_rows(law: Law, candidates: IntArray | None) -> IntArray:

@@ -1,6 +1,8 @@
 """Draws in the database: batches are on disk before they are returned."""
 
 import datetime as dt
+import sys
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -22,7 +24,7 @@ from app.http.idempotency import Idempotency
 from app.ids import new_id
 from paced.wire import BatchState
 
-Drawing = Callable[[], AbstractContextManager[Callable[[int, Recent], Draw]]]
+Drawing = Callable[[], AbstractContextManager[Callable[[int, Recent, int], list[Draw]]]]
 Row = dict[str, Any]
 
 
@@ -79,9 +81,10 @@ class DrawStore:
     ) -> list[Row]:
         """Draw and store batches, one after the other, or return those of this key.
 
-        Draws of one curriculum wait for each other. What `drawing` gives is called with each draw's number and the
-        open and recent batches. Raises Stale when the curriculum or its set is not as `seen`, Conflict when nothing is
-        eligible or the schedule is over; where that happens after some were drawn, those are all.
+        Draws of one curriculum wait for each other. What `drawing` gives is called with a draw's number, the open and
+        recent batches, and how many draws may follow on them; it returns one or more. Raises Stale when the curriculum
+        or its set is not as `seen`, Conflict when nothing is eligible or the schedule is over; where that happens
+        after some were drawn, those are all.
         """
         curriculum_id, run_id, now = (made[0][name] for name in ("curriculum_id", "run_id", "created_at"))
         head = _head(conn, made[0])
@@ -96,13 +99,17 @@ class DrawStore:
         cooldown = rule.filters.cooldown_batches
         past = _past(conn, curriculum_id, head["last_seq"] + 1 - cooldown, now)
         rows: list[Row] = []
+        waiting: deque[Draw] = deque()
         with drawing() as draw:
-            for values in made:
-                seq = head["last_seq"] + 1 + len(rows)
-                step = seq if run_id is None else head["last_step"] + 1 + len(rows)
+            for place, values in enumerate(made):
+                seq = head["last_seq"] + 1 + place
+                step = seq if run_id is None else head["last_step"] + 1 + place
                 try:
                     stage = rule.stage_at(step)
-                    drawn = draw(seq, _recent(past, seq - cooldown))
+                    if not waiting:
+                        count = min(len(made) - place, _n_alike(past, seq - cooldown))
+                        waiting.extend(draw(seq, _recent(past, seq - cooldown), count))
+                    drawn = waiting.popleft()
                     _check_not_empty(drawn)
                 except Conflict:
                     if rows:
@@ -110,8 +117,8 @@ class DrawStore:
                     raise
                 past.append(_Past(seq, True, drawn.ordinals))
                 head["n_served"] += len(drawn.ordinals)
-                place = {"seq": seq, "step": step, "stage": stage, "n_served": head["n_served"]}
-                rows.append({**values, **place, **_draw_columns(drawn), "request_hash": identity.request_hash})
+                columns = {"seq": seq, "step": step, "stage": stage, "n_served": head["n_served"]}
+                rows.append({**values, **columns, **_draw_columns(drawn), "request_hash": identity.request_hash})
         conn.execute(_INSERT, rows)
         return [{**row, "acknowledged_at": None} for row in rows]
 
@@ -169,6 +176,11 @@ def _recent(past: Sequence[_Past], from_seq: int) -> Recent:
         in_flight=[batch.ordinals for batch in past if batch.is_open],
         cooling=[batch.ordinals for batch in past if batch.seq >= from_seq],
     )
+
+
+def _n_alike(past: Sequence[_Past], from_seq: int) -> int:
+    """How many draws follow each other before a batch that is over stops cooling down."""
+    return min((batch.seq - from_seq + 1 for batch in past if not batch.is_open), default=sys.maxsize)
 
 
 def _check_run(run_id: str, theirs: str | None, curriculum_id: str) -> None:

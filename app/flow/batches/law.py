@@ -35,7 +35,7 @@ class Terms:
     weight: FloatArray
     power: FloatArray
 
-    def take(self, places: IntArray | BoolArray) -> "Terms":
+    def take(self, places: IntArray | BoolArray | slice) -> "Terms":
         """Some of them."""
         return Terms(self.rows[places], self.pass_rate[places], self.weight[places], self.power[places])
 

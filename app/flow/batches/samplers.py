@@ -36,26 +36,35 @@ def exponential_keys(weights: FloatArray, size: int, rng: np.random.Generator) -
 def rejection(n: int, size: int, accept: Accept, rng: np.random.Generator, chance: float) -> IntArray | None:
     """The first `size` distinct rows below `n` that `accept` takes, or None where it takes too few.
 
-    `accept` gets rows proposed uniformly, with a uniform number in [0, 1) each, and returns those it takes: with
-    probability w/bound. The first distinct ones are a successive sample; returned are their places among all rows
-    taken. Row and number are the whole and the fraction of one uniform number below n, so that the same generator
-    proposes the same, however many at once: that follows from `chance`, the share that is expected to be taken.
+    `accept` gets rows proposed uniformly, with a uniform number in [0, 1) each, and returns the places of those it
+    takes: with probability w/bound. The first distinct ones are a successive sample; returned are their places among
+    all rows taken. Row and number are the whole and the fraction of one uniform number below n, so that the same
+    generator proposes the same, however many at once: that follows from `chance`, the share expected to be taken.
     """
     taken = np.empty(0, np.int64)
-    n_left, chance = max(n, MAX_PROPOSALS * (size + SPARE)), max(chance, 1.0 / MAX_PROPOSALS)
-    missing = size
+    n_left, missing = max(n, MAX_PROPOSALS * (size + SPARE)), size
     while n_left > 0:
-        # three standard deviations more than is expected to do, or the rest would cost another round
-        chunk = min(n_left, int((missing + 3.0 * math.sqrt(missing)) / chance) + SPARE)
+        chunk = min(n_left, n_proposals(missing, chance))
         n_left -= chunk
         both = rng.random(chunk) * n
         rows = both.astype(np.int64)
-        taken = np.concatenate([taken, accept(rows, both - rows)])
-        first: IntArray = np.sort(np.unique(taken, return_index=True)[1])
+        taken = np.concatenate([taken, rows[accept(rows, both - rows)]])
+        first = distinct(taken)
         missing = size - len(first)
         if missing <= 0:
             return first[:size]
     return None
+
+
+def n_proposals(size: int, chance: float) -> int:
+    """How many rows to propose so that `size` are taken, with three standard deviations to spare: a round is dear."""
+    return int((size + 3.0 * math.sqrt(size)) / max(chance, 1.0 / MAX_PROPOSALS)) + SPARE
+
+
+def distinct(rows: IntArray) -> IntArray:
+    """Places of the first of each, in order."""
+    first: IntArray = np.sort(np.unique(rows, return_index=True)[1])
+    return first
 
 
 def top(values: FloatArray, size: int) -> IntArray:

@@ -13,7 +13,7 @@ import structlog
 from app.clock import Clock
 from app.errors import Invalid
 from app.flow.batches import body as wire_body
-from app.flow.batches.drawing import Draw, Memory, draw
+from app.flow.batches.drawing import Draw, Memory, draw_several
 from app.flow.batches.draws import DrawStore, Seen, Stale, new_batch
 from app.flow.batches.explaining import terms
 from app.flow.batches.law import Law, Recent
@@ -131,12 +131,12 @@ class BatchService:
         n_trained = pool.n_trained(share)
 
         @contextmanager
-        def drawing() -> Iterator[Callable[[int, Recent], Draw]]:
-            def draw_next(seq: int, recent: Recent) -> Draw:
+        def drawing() -> Iterator[Callable[[int, Recent, int], list[Draw]]]:
+            def draw_next(seq: int, recent: Recent, count: int) -> list[Draw]:
                 if request.size > n_trained:
                     raise _too_large(request.size, curriculum["problem_set"], len(pool), n_trained)
                 law.follow(recent)
-                return draw(law, plan.subsets, request.size, seed, seq, plan.memory)
+                return draw_several(law, plan.subsets, request.size, count, seed, seq, plan.memory)
 
             with Law(pool, rule, share, now) as law:
                 yield draw_next

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.flow.batches import drawing
-from app.flow.batches.drawing import REST, Memory, shares
+from app.flow.batches.drawing import REST, Draw, Memory, shares
 from app.flow.batches.law import Law, Recent
 from app.flow.curricula.rule import PRESETS, Rule
 from app.flow.estimates.columns import AUDITS, NAMES, Columns
+from app.flow.estimates.estimators import is_inside
 from app.flow.estimates.pools import Pool
 from app.flow.estimates.store import Change
 from app.flow.rollouts.groups import holdout_threshold
@@ -191,6 +192,66 @@ def test_a_large_pool_is_drawn_as_a_full_pass_would(
     assert quick.loss_weights[same] == pytest.approx([factor[row] for row in rows], rel=0.06)
     assert quick.n_eligible == pytest.approx(full.n_eligible, rel=0.03)
     assert quick.n_hard_filter == pytest.approx(full.n_hard_filter, rel=0.03)
+
+
+def in_turn(law: Law, size: int, count: int, seq: int, memory: Memory, *, at_once: int) -> list[Draw]:
+    """Draws that are in flight for each other, as the service makes them, up to `at_once` together."""
+    drawn: list[Draw] = []
+    while len(drawn) < count:
+        law.follow(Recent(in_flight=[*IN_FLIGHT, *(one.ordinals for one in drawn)]))
+        asked = min(at_once, count - len(drawn))
+        drawn += drawing.draw_several(law, {REST: None}, size, asked, 1, seq + len(drawn), memory)
+    return drawn
+
+
+IN_FLIGHT = [np.array([3])]
+
+
+@pytest.mark.parametrize("rule", [PRESETS[Preset.DEFAULT], PRESETS[Preset.PAPER], PRESETS[Preset.HARD_FILTER]])
+def test_several_draws_of_a_large_pool_are_what_single_draws_would_be(rule: Rule) -> None:
+    pool = large_pool()
+    with Law(pool, rule, 0.1, NOW) as law:
+        singles = in_turn(law, 64, 16, 5, Memory(), at_once=1)
+        several = in_turn(law, 64, 16, 5, Memory(), at_once=16)
+        law.follow(Recent(in_flight=IN_FLIGHT))
+        rows = np.arange(len(pool))
+        p, left = law.terms(rows).pass_rate, law.terms(rows).power * law.is_open(rows)
+    assert not pool.marks.any()
+    for single, one in zip(singles, several, strict=True):
+        assert one.ordinals.tolist() == single.ordinals.tolist()
+        assert one.posteriors.tolist() == single.posteriors.tolist()
+        assert one.draw_probabilities == pytest.approx(left[one.ordinals] / left.sum(), rel=0.03)
+        assert one.loss_weights == pytest.approx(single.loss_weights, rel=0.06)
+        assert one.n_eligible == pytest.approx((left > 0.0).sum(), rel=0.03)
+        assert one.n_hard_filter == pytest.approx(((left > 0.0) & is_inside(p)).sum(), rel=0.03)
+        left[one.ordinals] = 0.0
+
+
+def test_the_law_of_several_draws_is_successive_sampling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two draws of two are one sample of four, and the second's chances leave out what the first took."""
+    monkeypatch.setattr(drawing, "LARGE", 0)
+    monkeypatch.setattr(drawing, "MIN_ROOM", 1)
+    ks = [1, 0, 4, 7, 2, 8, 3, 6, 5, 4, 1, 2]
+    pool = pool_of(columns_of(ks))
+    weights = np.array(ks) / 8
+    weights = (weights * (1 - weights) / 0.25) ** 1.5
+    weights[3] = 0.0
+    included, memory = np.zeros(12), Memory()
+    with Law(pool, Rule(estimator=PlugInNewest(), gamma=1.5, mode=Mode.SAMPLE), 0.0, NOW) as law:
+        law.follow(Recent(in_flight=IN_FLIGHT))
+        memory.tallies[REST] = exact = drawing.Tally()
+        exact.add(12, law.terms(np.flatnonzero(law.is_open(np.arange(12)))))
+        monkeypatch.setattr(drawing.Tally, "add", lambda *_: None)
+        for seq in range(0, 2 * N_DRAWS, 2):
+            first, second = in_turn(law, SIZE // 2, 2, seq, memory, at_once=2)
+            included[first.ordinals] += 1
+            included[second.ordinals] += 1
+        together = drawing.draw_several(law, {REST: None}, SIZE // 2, 2, 1, 0, memory)
+    _, expected = successive_sampling(weights, SIZE)
+    assert np.abs(z_scores(included, expected)).max() < 4
+    first, second = together
+    left = weights.sum() - weights[first.ordinals].sum()
+    assert second.draw_probabilities == pytest.approx(weights[second.ordinals] / left)
 
 
 def moved(pool: Pool, place: int) -> Change:

@@ -28,9 +28,9 @@ def rejected_by(chances: np.ndarray, size: int, rng: np.random.Generator, chance
 
     def accept(rows: np.ndarray, numbers: np.ndarray) -> np.ndarray:
         assert ((numbers >= 0) & (numbers < 1)).all()
-        mine = rows[numbers < chances[rows]]
-        taken.extend(mine.tolist())
-        return mine
+        places = np.flatnonzero(numbers < chances[rows])
+        taken.extend(rows[places].tolist())
+        return places
 
     places = rejection(len(chances), size, accept, rng, chance)
     return None if places is None else np.array(taken)[places]

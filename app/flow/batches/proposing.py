@@ -12,6 +12,8 @@ from app.flow.curricula.weighting import loss_weights, retest_bonus
 from app.flow.estimates.columns import FloatArray, IntArray
 from app.flow.estimates.estimators import is_inside, is_settled
 
+AT_ONCE = 16_384  # proposals weighed together: beyond, temporaries cost more than calls do
+
 
 @dataclass(frozen=True, slots=True)
 class Pick:
@@ -59,6 +61,7 @@ class Proposals:
         if self._totals.w <= 0.0:
             return []
         each = n_proposals(size, self._chance)
+        rngs = rngs[: max(1, AT_ONCE // each)]
         both = np.concatenate([rng.random(each) for rng in rngs]) * self._n
         rows = both.astype(np.int64)
         places = self._accept(rows, both - rows)

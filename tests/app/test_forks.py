@@ -130,7 +130,7 @@ def test_late_reports_of_an_abandoned_branch_count_in_totals_alone(make_world: M
     ] * 10
     assert posterior(world) == before
     assert [{**row, "n_groups": 0} for row in abilities(world)] == [{**row, "n_groups": 0} for row in levels]
-    assert sorted(world.draw(6).pass_rate) == pytest.approx(drawn)
+    assert sorted(world.draw(6).pass_rate) == pytest.approx(drawn, abs=0.03)
     assert_is_log(world.service, world.curriculum.measurement_id)
     assert world.measure(lambda _: 6) == N  # all are due at the new checkpoint
     assert {e.last_passed for e in world.estimates().values()} == {6}

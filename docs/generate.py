@@ -1,4 +1,4 @@
-"""Write the reference pages from the code: docs/api.md, docs/settings.md and docs/cli.md.
+"""Write the reference pages from the code: docs/api.md, docs/settings.md, docs/cli.md and docs/python.md.
 
 `python docs/generate.py` writes them; with `--check` it only names those out of date and exits with 1.
 """
@@ -16,6 +16,7 @@ from app.main import create_app
 from app.settings import Settings
 from docs.markdown import HEADER, code, prose, table
 from docs.openapi import api_page
+from docs.python import python_page
 from paced.cli import build
 from worker.distill.config import DistillConfig
 
@@ -29,7 +30,12 @@ CLIENT_VARIABLES = (
 
 def pages() -> dict[str, str]:
     """Every generated page by its file name."""
-    return {"api.md": api_page(create_app(Settings())), "settings.md": settings_page(), "cli.md": cli_page()}
+    return {
+        "api.md": api_page(create_app(Settings())),
+        "settings.md": settings_page(),
+        "cli.md": cli_page(),
+        "python.md": python_page(),
+    }
 
 
 def settings_page() -> str:

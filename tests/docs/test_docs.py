@@ -1,5 +1,6 @@
 """The documentation is current, its links lead somewhere, and what it tells to type works."""
 
+import inspect
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ import pytest
 
 from app.settings import Settings
 from docs import generate
+from paced import Client
 from tests.commands import check_command, paced_commands
 from tests.service import ADMIN_KEY, serve
 from worker.distill.config import DistillConfig
@@ -68,6 +70,18 @@ def test_every_operation_and_body_is_documented_with_an_example() -> None:
         assert "needs no key" in operation or re.search(r"needs a key with scope `\w+`", operation)
         for body in re.findall(r"^Body.*?\n\n(.*?)\n", operation, re.MULTILINE):
             assert body.startswith("```")
+
+
+def test_every_method_of_the_client_is_documented() -> None:
+    page = (ROOT / "docs" / "python.md").read_text()
+    methods = {name for name, _ in inspect.getmembers(Client, callable) if not name.startswith("_")}
+    told = set(re.findall(r"^(?:client|Client)\.(\w+)\(", page, re.MULTILINE))
+    assert methods == told
+    assert {"Stream", "BatchStream", "distillation_loss", "CurriculumTaskset", "in_process"} <= anchors_of_code(page)
+
+
+def anchors_of_code(page: str) -> set[str]:
+    return set(re.findall(r"^### (\w+)$", page, re.MULTILINE))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -52,8 +52,10 @@ def in_process(app: App) -> Iterator[InProcess]:
     lifespan = _Lifespan(app)
     try:
         _run(loop, lifespan.start())
-        yield InProcess(app, loop)
-        _run(loop, lifespan.stop())
+        try:
+            yield InProcess(app, loop)
+        finally:
+            _run(loop, lifespan.stop())
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()

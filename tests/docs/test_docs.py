@@ -159,6 +159,22 @@ def test_the_loop_by_curl_and_jq_goes_round(tmp_path: Path) -> None:
     assert all(0.05 < float(p) < 0.95 for p in drawn), "problems of the frontier"
 
 
+def test_the_notebook_runs_and_its_student_learns(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "docs" / "quickstart.py")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "300 problems imported" in done.stdout
+    drawn = [float(p) for p in re.findall(r"p = ([\d.]+)", done.stdout)]
+    assert len(drawn) == 8
+    rates = [float(rate) for rate in re.findall(r"checkpoint \d: ([\d.]+) ± ", done.stdout)]
+    assert len(rates) == 4
+    assert rates[-1] > rates[0] + 0.1
+    assert not list(tmp_path.iterdir()), "the service has stopped and left nothing"
+
+
 def typed(name: str, tmp_path: Path) -> str:
     """What a page's blocks print, run in order, in one shell, in an empty folder beside a real service."""
     found = [block for block in blocks(ROOT / name) if block.language in (*SHELL, "python")]

@@ -30,6 +30,7 @@ def build() -> typer.Typer:
     cli = typer.Typer(
         help="Train on what the student is about to learn: pass rates, Beta-weighted batches, distillation.",
         no_args_is_help=True,
+        rich_markup_mode="markdown",  # else square brackets vanish: E[w]
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )

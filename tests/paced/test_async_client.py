@@ -140,6 +140,19 @@ async def test_an_application_that_does_not_start_says_so() -> None:
         pass
 
 
+def test_a_service_stops_though_the_test_beside_it_fails() -> None:
+    heard: list[str] = []
+
+    async def app(_scope: Any, receive: Any, send: Any) -> None:
+        for _ in range(2):
+            heard.append((await receive())["type"])
+            await send({"type": f"{heard[-1]}.complete"})
+
+    with pytest.raises(KeyError, match="of the test"), in_process(app):
+        raise KeyError("of the test")
+    assert heard == ["lifespan.startup", "lifespan.shutdown"]
+
+
 async def test_pages_are_asked_for_one_by_one(inside: InProcess) -> None:
     async with AsyncClient("http://service", ADMIN_KEY, http_transport=inside) as client:
         for i in range(5):

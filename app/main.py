@@ -19,7 +19,7 @@ from app.auth.service import KeyService, private_text
 from app.auth.sessions import SessionService
 from app.auth.store import KeyStore
 from app.clock import Clock, utc_now
-from app.dashboard.routers import add_dashboard, pulse_of
+from app.dashboard.routers import add_dashboard, wire_dashboard
 from app.db.engine import Database
 from app.db.migrate import ensure_current
 from app.flow import STAGES
@@ -35,6 +35,7 @@ from app.flow.estimates.api import router as estimates_router
 from app.flow.estimates.finding import Finder
 from app.flow.estimates.following import ChangeStore, Follower
 from app.flow.estimates.forking import Rewinder
+from app.flow.estimates.history import History, HistoryStore
 from app.flow.estimates.pools import Pools
 from app.flow.estimates.served import Served, ServedStore
 from app.flow.estimates.service import EstimateService
@@ -103,7 +104,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
             watch.registry.register(app.state.estimates)
             app.state.admin_key = await _accept_admin_key(app.state.keys, settings)
             log.info("ready", database=settings.database_url.render_as_string(), schema=app.state.schema)
-            async with _following(app.state.follower):
+            async with _following(app.state.follower), app.state.history:
                 yield
         finally:
             await app.state.grading.close()
@@ -141,7 +142,7 @@ def wire_up(app: FastAPI, db: Database, settings: Settings, clock: Clock) -> Non
     state = app.state
     pepper = settings.secret or private_text(settings.data / "secret", secrets.token_urlsafe(32))
     state.db = db
-    state.pulse = pulse_of(db)
+    wire_dashboard(state, db)
     key_store = KeyStore(db)
     state.keys = KeyService(key_store, pepper, clock)
     state.sessions = SessionService(state.keys, key_store, clock)
@@ -150,6 +151,7 @@ def wire_up(app: FastAPI, db: Database, settings: Settings, clock: Clock) -> Non
     pools = Pools(estimate_store)
     finder = Finder(estimate_store, pools, Served(ServedStore(db)), clock)
     state.estimates = EstimateService(estimate_store, pools, finder)
+    state.history = History(HistoryStore(db))
     state.follower = None if db.is_sqlite else Follower(ChangeStore(db), pools)
     state.problems = ProblemService(problem_store, DecisionStore(db), clock, settings.data / "spool")
     state.students = StudentService(student_store, clock)

@@ -1,60 +1,87 @@
 """Is the student learning, where is its frontier, are rollouts being wasted: one page."""
 
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import Any
 
 from fastapi import APIRouter, Request
 
+from app.dashboard import frontier
 from app.dashboard.choice import Choice, Chosen
-from app.dashboard.figures import Figure, axis, layout
+from app.dashboard.figures import Figure
+from app.dashboard.kept import Kept
+from app.dashboard.stages import StageLine, lines
 from app.dashboard.twins import page
-from app.flow.estimates.estimators import FRONTIER
-from app.flow.estimates.service import EstimateService
-from paced.wire import Frontier, HoldoutPoint
+from app.flow.batches.summaries import BatchSummary
+from app.flow.estimates.history import Spread
+from app.flow.estimates.pools import Pool
+from paced.wire import Curriculum, CurriculumPreview, CurriculumUpdate, Frontier
 
 router = APIRouter(include_in_schema=False)
+N_BATCHES = 200
+PATIENCE_S = 0.15
+LAW_EVERY_S = 3.0
+LIVE = ("problems", "checkpoints", "leases", "observations", "curricula", "batches", "open_batches", "runs")
 
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """What the page shows; None where nothing is measured."""
+    """What the page shows.
+
+    `is_newest` is false where `law` is some seconds old, `is_complete` while old checkpoints are still being counted.
+    """
 
     choice: Choice
+    rows: list[StageLine]
     frontier: Frontier | None
-    holdout: list[HoldoutPoint]
+    law: CurriculumPreview | None
+    spreads: list[Spread]
+    is_newest: bool
+    is_complete: bool
+    batches: list[BatchSummary]
 
 
 def figures(found: Overview) -> dict[str, Figure]:
     """The page's figures."""
-    return {} if found.frontier is None else {"histogram": _histogram(found.frontier)}
+    if found.frontier is None:
+        return {}
+    kernel = None if found.choice.curriculum is None else found.choice.curriculum.kernel
+    made = {
+        "histogram": frontier.histogram(found.frontier, found.law, kernel),
+        "heat": frontier.heat(found.spreads),
+        "holdout": frontier.holdout(found.spreads),
+        "rollouts": frontier.rollouts(found.spreads),
+    }
+    if found.law is not None:
+        made["draws"] = frontier.draws(found.batches)
+        made["tags"] = frontier.tags(found.law)
+    return made
 
 
-def _histogram(frontier: Frontier) -> Figure:
-    edges = frontier.edges
-    middles = [(low + high) / 2 for low, high in pairwise(edges)]
-    bars = {"type": "bar", "x": middles, "y": frontier.counts, "marker": {"color": "$blue"}, "name": "problems"}
-    low, high = FRONTIER
-    band = {"type": "rect", "xref": "x", "yref": "paper", "x0": low, "x1": high, "y0": 0, "y1": 1}
-    look = {"fillcolor": "$band", "line": {"width": 0}, "layer": "below"}
-    return Figure(
-        title="Pass rates",
-        data=[bars],
-        layout=layout(
-            xaxis=axis("pass rate p", range=[0, 1]),
-            yaxis=axis("problems", rangemode="tozero"),
-            shapes=[{**band, **look}],
-            bargap=0.08,
-        ),
-        columns=("from", "to", "problems"),
-        rows=list(zip(edges, edges[1:], frontier.counts, strict=False)),
-        about="The shaded band is the frontier: problems that the student solves sometimes.",
-    )
-
-
-@page(router, "/overview", "overview.html", figures=figures, live=("observations", "checkpoints", "problems"))
+@page(router, "/overview", "overview.html", rows=StageLine, figures=figures, live=LIVE)
 async def overview(request: Request, choice: Chosen) -> Overview:
-    """The page of one measurement."""
+    """The page of one measurement and curriculum."""
+    state: Any = request.app.state
     if choice.measurement is None:
-        return Overview(choice, None, [])
-    estimates: EstimateService = request.app.state.estimates
-    return Overview(choice, await estimates.frontier(choice.number), await estimates.holdout(choice.number))
+        return Overview(choice, [], None, None, [], True, True, [])
+    number, law, batches = choice.number, None, []
+    pool = await state.estimates.current(number)
+    is_newest = True
+    if choice.curriculum is not None:
+        law, is_newest = await present(state, choice.curriculum, pool)
+        batches = await state.batches.newest(choice.curriculum.curriculum_id, None, N_BATCHES)
+    spreads, is_complete = await state.history.spreads(number, PATIENCE_S)
+    found = await state.estimates.frontier(number)
+    rows = await lines(state, choice, pool, batches)
+    return Overview(choice, rows, found, law, spreads, is_newest, is_complete, batches)
+
+
+async def present(state: Any, curriculum: Curriculum, pool: Pool) -> tuple[CurriculumPreview, bool]:
+    """Draws by a curriculum as it is, and whether they are by the newest estimates."""
+    version = (id(pool), pool.n_moves, curriculum.version)
+
+    async def make() -> CurriculumPreview:
+        found: CurriculumPreview = await state.previews.preview(curriculum.curriculum_id, CurriculumUpdate())
+        return found
+
+    laws: Kept[CurriculumPreview] = state.laws
+    return await laws.get(curriculum.curriculum_id, version, make, PATIENCE_S)

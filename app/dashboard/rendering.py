@@ -21,6 +21,8 @@ POLICY = "; ".join(
         "script-src 'self'",
         # the sheet of a library of maps, which plotly.min.js 7.1 adds whether there is a map or not
         "style-src 'self' 'sha256-ji27qzEtxXZW+7dun6UwjHXJ18e6WAin1VvNtkzIE/o='",
+        # and a style attribute that is empty, which it gives to the bar of a heat map's colours
+        "style-src-attr 'unsafe-hashes' 'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='",
         "img-src 'self' data: blob:",  # Plotly draws a PNG by way of both
         "connect-src 'self'",
         "form-action 'self'",

@@ -1,12 +1,15 @@
 """Every page of the dashboard, into the application."""
 
 from fastapi import FastAPI
+from starlette.datastructures import State
 from starlette.responses import RedirectResponse
 
 from app.dashboard import faults
 from app.dashboard.batches import router as batches_router
+from app.dashboard.kept import Kept
 from app.dashboard.live import Pulse
 from app.dashboard.live import router as live_router
+from app.dashboard.overview import LAW_EVERY_S
 from app.dashboard.overview import router as overview_router
 from app.dashboard.signing import HOME
 from app.dashboard.signing import router as signing_router
@@ -25,6 +28,7 @@ def add_dashboard(app: FastAPI) -> None:
     faults.install(app)
 
 
-def pulse_of(db: Database) -> Pulse:
-    """What tells pages that something changed."""
-    return Pulse(LiveStore(db))
+def wire_dashboard(state: State, db: Database) -> None:
+    """What pages of one process share."""
+    state.pulse = Pulse(LiveStore(db))
+    state.laws = Kept(LAW_EVERY_S)

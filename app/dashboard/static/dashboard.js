@@ -94,7 +94,14 @@ function replaceFigure(old, fresh) {
   return draw(old);
 }
 
+function lookAgain() { // where the page says that something is still being worked out
+  const wait = Number(document.querySelector("[data-again]")?.dataset.again);
+  if (wait) setTimeout(refresh, wait);
+}
+
 function take(page) {
+  const again = document.querySelector("[data-again]");
+  if (again && !page.getElementById(again.id)) again.remove();
   for (const old of document.querySelectorAll(".live[id]")) {
     const fresh = page.getElementById(old.id);
     if (!fresh || fresh.innerHTML === old.innerHTML || old.contains(document.activeElement)) continue;
@@ -124,6 +131,7 @@ export async function refresh() {
       take(new DOMParser().parseFromString(await answer.text(), "text/html"));
       say(`Updated ${new Date().toLocaleTimeString()}`);
       document.dispatchEvent(new CustomEvent("paced:refreshed"));
+      lookAgain();
     } catch {
       say("The service does not answer; trying again");
     }
@@ -156,3 +164,4 @@ if (topics.length && status) {
   follow();
 }
 drawAll();
+lookAgain();

@@ -46,6 +46,9 @@ def _compared(
     share = curriculum["holdout_share"]
     made: list[tuple[Spread, PreviewSide]] = []
     for rule, subsets in sides:
+        if made and rule == sides[0][0]:
+            made.append(made[0])  # nothing changes
+            continue
         law = Law(pool, rule, share, now)
         found = spread(law, subsets, largest or USUAL_SIZE, curriculum["seed"])
         made.append((found, side(law, found, largest or USUAL_SIZE, _filtered(law, subsets, share, largest))))

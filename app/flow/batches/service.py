@@ -19,6 +19,7 @@ from app.flow.batches.explaining import terms
 from app.flow.batches.law import Law, Recent
 from app.flow.batches.store import BatchStore
 from app.flow.batches.subsets import pool_of, subsets_of
+from app.flow.batches.summaries import BatchSummary, summary
 from app.flow.curricula.rule import Rule
 from app.flow.curricula.store import CurriculumStore
 from app.flow.estimates.columns import IntArray
@@ -161,6 +162,12 @@ class BatchService:
         rows = await self._store.page(curriculum_id, run_id, state, -1 if after is None else after, limit)
         now = self._clock()
         return [{**wire_body.fields(row, now, None), "seq": row["seq"]} for row in rows]
+
+    async def newest(self, curriculum_id: str, below: int | None, limit: int) -> list[BatchSummary]:
+        """Batches of a curriculum below a draw number, newest first."""
+        rows = await self._store.newest(curriculum_id, below, limit)
+        now = self._clock()
+        return [summary(row, now) for row in rows]
 
     async def acknowledge(self, batch_id: str, ack: BatchAck) -> BatchReceipt:
         """Close a batch; its outcomes are counted once."""

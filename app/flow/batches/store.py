@@ -10,7 +10,7 @@ from app.db.engine import Database
 from app.db.tables import batches
 from app.db.transaction import reads, rows_as_dicts, writes
 from app.errors import Conflict, Invalid, NotFound
-from app.flow.batches.body import effective_state, unpacked
+from app.flow.batches.body import COLUMNS, effective_state, unpacked
 from app.flow.rollouts.groups import Group
 from app.flow.rollouts.observer import Observer
 from paced.wire import BatchState
@@ -46,6 +46,14 @@ class BatchStore:
         if state is not None:
             query = query.where(c.state == state)
         return rows_as_dicts(conn.execute(query))
+
+    @reads
+    def newest(self, conn: Connection, curriculum_id: str, below: int | None, limit: int) -> list[dict[str, Any]]:
+        """Batches of a curriculum below a draw number, newest first, with their pass rates alone of the arrays."""
+        c = batches.c
+        plain = [column for column in c if column.name not in COLUMNS or column.name == "pass_rates"]
+        query = select(*plain).where(c.curriculum_id == curriculum_id).order_by(c.seq.desc()).limit(limit)
+        return rows_as_dicts(conn.execute(query if below is None else query.where(c.seq < below)))
 
     @writes
     def acknowledge(

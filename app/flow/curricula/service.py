@@ -1,5 +1,6 @@
 """Curricula: presets resolved, versions kept, hold-out guarded."""
 
+import datetime as dt
 import hashlib
 from typing import Any
 
@@ -65,6 +66,10 @@ class CurriculumService:
     async def get(self, curriculum_id: str) -> Curriculum:
         """One curriculum."""
         return _public(await self._store.get(curriculum_id))
+
+    async def changed_at(self, curriculum_id: str, version: int) -> dt.datetime:
+        """When a version was made."""
+        return await self._store.changed_at(curriculum_id, version)
 
     async def of_measurement(self, measurement_id: int) -> list[Curriculum]:
         """Curricula that draw by a measurement, by name."""

@@ -58,6 +58,14 @@ class CurriculumStore:
         return Rule.model_validate(conn.execute(query).scalar_one())
 
     @reads
+    def changed_at(self, conn: Connection, curriculum_id: str, version: int) -> dt.datetime:
+        """When a version was made."""
+        v = curriculum_versions.c
+        query = select(v.created_at).where(v.curriculum_id == curriculum_id, v.version == version)
+        at: dt.datetime = conn.execute(query).scalar_one()
+        return at
+
+    @reads
     def largest_batch(self, conn: Connection, curriculum_id: str) -> int:
         """Problems of its largest batch so far; 0 when there is none."""
         b = batches.c

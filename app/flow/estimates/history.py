@@ -9,8 +9,9 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import ColumnElement, Connection, Integer, func, literal_column, select
 
 from app.db.engine import Database
 from app.db.tables import estimates, observations
@@ -19,15 +20,20 @@ from app.flow.estimates.estimators import FRONTIER
 from app.flow.rollouts.measurements import is_held_out, measurement_row
 from paced.wire import HoldoutPoint, ObservationSource
 
-N_BINS = 20
+MAX_BINS = 16
 UNIFORM = frozenset({ObservationSource.HOLDOUT, ObservationSource.AUDIT})  # chosen without regard to p
 # Reports take ids before they commit: one that is over now may lie this far behind the newest
 MARGIN = 32_768
+EVERY_S = 2.0
+NOTHING = literal_column("0", Integer)
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Groups of one checkpoint that workers measured: by bin of k/n, and how many lay on the frontier."""
+    """Groups of one checkpoint that workers measured: by k/n to the nearest of even steps, and on the frontier.
+
+    `counts` runs from 0 to 1, in steps of one answer of the measurement's groups where those are few.
+    """
 
     checkpoint_index: int
     counts: list[int]
@@ -45,6 +51,7 @@ class _Known:
     version: tuple[int, float]
     watermark: int = 0
     spreads: dict[int, Spread] = field(default_factory=dict)
+    counted_at: float = 0.0
 
 
 class HistoryStore:
@@ -67,7 +74,7 @@ class HistoryStore:
         query = select(o.checkpoint_index).distinct().where(o.measurement_id == measurement_id)
         if watermark:
             # 0 is added so that the database takes the range of ids, not the whole measurement's index
-            query = select(o.checkpoint_index).distinct().where(o.measurement_id + 0 == measurement_id)
+            query = select(o.checkpoint_index).distinct().where(o.measurement_id + NOTHING == measurement_id)
             query = query.where(o.observation_id > watermark - MARGIN)
         return newest, sorted(conn.execute(query).scalars())
 
@@ -75,29 +82,40 @@ class HistoryStore:
     def spread(self, conn: Connection, measurement_id: int, checkpoint: int) -> Spread:
         """Counts of one checkpoint."""
         o = observations.c
-        mine = (o.measurement_id == measurement_id) & (o.checkpoint_index == checkpoint) & o.batch_id.is_(None)
         groups = (
             select(o.source, o.n_passed, o.n_counted, func.count())
-            .where(mine, o.n_counted > 0)
+            .where(_of_workers(measurement_id, checkpoint), o.n_counted > 0)
             .group_by(o.source, o.n_passed, o.n_counted)
         )
         rows = [(row[0], row[1] / row[2], row[3]) for row in conn.execute(groups)]
-        return _spread(checkpoint, rows, _holdout(conn, measurement_id, checkpoint))
+        n_steps = min(measurement_row(conn, measurement_id)["n_rollouts"], MAX_BINS)
+        return _spread(checkpoint, rows, n_steps, _holdout(conn, measurement_id, checkpoint))
+
+
+def _of_workers(measurement_id: int, checkpoint: int) -> ColumnElement[bool]:
+    o = observations.c
+    mine = (o.measurement_id == measurement_id) & (o.checkpoint_index == checkpoint)
+    return mine & (func.coalesce(o.batch_id, "") == "")
 
 
 def _holdout(conn: Connection, measurement_id: int, checkpoint: int) -> HoldoutPoint | None:
     """Mean over problems with its standard error, as GET /v1/measurements/{id}/holdout has it."""
     o, e = observations.c, estimates.c
     is_held = is_held_out(measurement_row(conn, measurement_id)["holdout_share"])
+    # 0 added, and no IS NULL: SQLite would take the index of problems or of batches for those of checkpoints
+    problem_id = o.problem_id + NOTHING
     each = (
-        select(func.sum(o.n_passed).label("k"), func.sum(o.n_counted).label("n"))
-        .join(estimates, (e.measurement_id == o.measurement_id) & (e.problem_id == o.problem_id))
-        .where(o.measurement_id == measurement_id, o.checkpoint_index == checkpoint)
-        .where(o.n_counted > 0, o.batch_id.is_(None), is_held)
-        .group_by(o.problem_id)
+        select(problem_id.label("p"), func.sum(o.n_passed).label("k"), func.sum(o.n_counted).label("n"))
+        .where(_of_workers(measurement_id, checkpoint), o.n_counted > 0)
+        .group_by(problem_id)
         .subquery()
     )
-    query = select(each.c.k, each.c.n, func.count()).group_by(each.c.k, each.c.n)
+    query = (
+        select(each.c.k, each.c.n, func.count())
+        .join(estimates, (e.measurement_id == measurement_id) & (e.problem_id == each.c.p))
+        .where(is_held)
+        .group_by(each.c.k, each.c.n)
+    )
     groups = [(int(row[0]) / int(row[1]), int(row[1]), row[2]) for row in conn.execute(query)]
     n = sum(count for *_, count in groups)
     if n == 0:
@@ -114,16 +132,19 @@ def _holdout(conn: Connection, measurement_id: int, checkpoint: int) -> HoldoutP
 
 
 def _spread(
-    checkpoint: int, rows: Sequence[tuple[ObservationSource, float, int]], holdout: HoldoutPoint | None
+    checkpoint: int,
+    rows: Sequence[tuple[ObservationSource, float, int]],
+    n_steps: int,
+    holdout: HoldoutPoint | None,
 ) -> Spread:
     bins: Counter[int] = Counter()
     sums: defaultdict[tuple[bool, bool], int] = defaultdict(int)  # by whether uniform, whether on the frontier
     for source, rate, n in rows:
-        bins[min(int(rate * N_BINS), N_BINS - 1)] += n
+        bins[round(rate * n_steps)] += n
         sums[source in UNIFORM, FRONTIER[0] < rate < FRONTIER[1]] += n
     return Spread(
         checkpoint_index=checkpoint,
-        counts=[bins[i] for i in range(N_BINS)],
+        counts=[bins[i] for i in range(n_steps + 1)],
         n_groups=sum(sums.values()),
         n_frontier=sums[True, True] + sums[False, True],
         n_uniform=sums[True, True] + sums[True, False],
@@ -143,7 +164,7 @@ class History:
     async def spreads(self, measurement_id: int, patience_s: float) -> tuple[list[Spread], bool]:
         """Spreads by checkpoint, and whether they are complete; counting that takes longer is not waited for."""
         task = self._counting.get(measurement_id)
-        if task is None or task.done():
+        if task is None or (task.done() and self._is_old(measurement_id)):
             task = asyncio.create_task(self._count(measurement_id))
             self._counting[measurement_id] = task
         done, _ = await asyncio.wait([task], timeout=patience_s)
@@ -153,6 +174,20 @@ class History:
         spreads = [] if known is None else [known.spreads[index] for index in sorted(known.spreads)]
         return spreads, bool(done)
 
+    def _is_old(self, measurement_id: int) -> bool:
+        known = self._known.get(measurement_id)
+        return known is None or asyncio.get_running_loop().time() - known.counted_at > EVERY_S
+
+    async def __aenter__(self) -> Self:
+        """Counting stops at the end of the block."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop counting."""
+        for task in self._counting.values():
+            task.cancel()
+        await asyncio.gather(*self._counting.values(), return_exceptions=True)
+
     async def _count(self, measurement_id: int) -> None:
         version = await self._store.version(measurement_id)
         known = self._known.get(measurement_id)
@@ -160,8 +195,7 @@ class History:
             known = _Known(version)
             self._known[measurement_id] = known
         newest, touched = await self._store.since(measurement_id, known.watermark)
-        if newest == known.watermark:
-            return
-        for checkpoint in reversed(touched):  # the newest are looked at first
+        for checkpoint in reversed(touched if newest > known.watermark else []):  # the newest first
             known.spreads[checkpoint] = await self._store.spread(measurement_id, checkpoint)
         known.watermark = newest
+        known.counted_at = asyncio.get_running_loop().time()

@@ -3,6 +3,7 @@
 import datetime as dt
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from prometheus_client.core import GaugeMetricFamily
@@ -40,6 +41,14 @@ class EstimateService:
     async def pool(self, measurement_id: int, n_problems: int, state_version: int, fork_index: int) -> Pool:
         """The arrays to draw from, at least as new as the set's size and these versions."""
         return await self._pools.get(measurement_id, n_problems, state_version, fork_index)
+
+    async def current(self, measurement_id: int) -> Pool:
+        """The arrays as new as the measurement itself."""
+        return await self._of_row(await self._store.measurement(measurement_id))
+
+    async def _of_row(self, measurement: dict[str, Any]) -> Pool:
+        versions = measurement["state_version"], measurement["fork_index"]
+        return await self._pools.get(measurement["measurement_id"], measurement["n_problems"], *versions)
 
     def is_current(self, measurement_id: int, pool: Pool) -> bool:
         """Whether a pool is the one that observations move."""
@@ -87,8 +96,7 @@ class EstimateService:
     async def frontier(self, measurement_id: int) -> Frontier:
         """Histogram of the newest pass rates of the training problems."""
         measurement = await self._store.measurement(measurement_id)
-        versions = measurement["state_version"], measurement["fork_index"]
-        pool = await self._pools.get(measurement_id, measurement["n_problems"], *versions)
+        pool = await self._of_row(measurement)
         is_trained = pool.is_trained(measurement["holdout_share"])
         p = PlugIn(is_first=False).pass_rate(pool.columns)[is_trained]
         known = p[~np.isnan(p)]

@@ -1,6 +1,7 @@
 """Creating problem sets and importing files into them."""
 
 import asyncio
+import datetime as dt
 import hashlib
 import time
 from collections.abc import AsyncIterator
@@ -52,6 +53,10 @@ class ProblemService:
     async def get_set(self, name: str) -> ProblemSet:
         """One set."""
         return await self._store.get_set(name)
+
+    async def imported_at(self, name: str) -> dt.datetime | None:
+        """When a file was last imported into a set."""
+        return await self._store.imported_at(name)
 
     async def sets(self, after: str | None, limit: int) -> list[ProblemSet]:
         """Sets by name."""

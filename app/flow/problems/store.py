@@ -130,6 +130,12 @@ class ProblemStore:
         )
 
     @reads
+    def imported_at(self, conn: Connection, name: str) -> dt.datetime | None:
+        """When a file was last imported into a set."""
+        query = select(func.max(imports.c.created_at)).where(imports.c.problem_set == name)
+        return conn.execute(query).scalar()
+
+    @reads
     def page(
         self,
         conn: Connection,

@@ -9,7 +9,7 @@ import structlog
 from app.clock import Clock
 from app.flow.rollouts.measurements import MeasurementName, MeasurementStore, measurement_number
 from app.flow.rollouts.store import LeaseStore
-from app.flow.rollouts.workers import Active, WorkerStore
+from app.flow.rollouts.workers import Active, Pace, WorkerStore
 from app.flow.students.store import StudentStore
 from app.http.idempotency import Idempotency
 from paced.wire import (
@@ -97,6 +97,10 @@ class RolloutService:
     async def workers(self, measurement_id: str) -> Workers:
         """Who measures, how fast, what waits, and what is slow."""
         return await self._workers.get(measurement_number(measurement_id), self._clock())
+
+    async def pace(self, measurement_id: int) -> Pace:
+        """How fast a measurement is measured now."""
+        return await self._workers.pace(measurement_id, self._clock())
 
     async def active(self) -> list[Active]:
         """Measurements that are in use."""

@@ -35,6 +35,16 @@ class Active:
     problem_set: str
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How a measurement is measured now: leases that are held, and groups a minute over the last five."""
+
+    n_live: int
+    n_late: int
+    groups_per_min: float
+    last_seen_at: dt.datetime | None
+
+
 class WorkerStore:
     """Every statement on workers."""
 
@@ -60,6 +70,18 @@ class WorkerStore:
                 "graders": _graders(newest),
                 "slowest": sorted(newest, key=lambda row: -row["grading_s"])[:N_SLOWEST],
             }
+        )
+
+    @reads
+    def pace(self, conn: Connection, measurement_id: int, now: dt.datetime) -> Pace:
+        """The little of it that an overview shows."""
+        workers = _workers(conn, measurement_id, now)
+        minutes = (now - minute_of(now) + 4 * MINUTE) / MINUTE
+        return Pace(
+            n_live=sum(row["n_live"] for row in workers),
+            n_late=sum(row["n_late"] for row in workers),
+            groups_per_min=sum(row["n_groups_5m"] for row in workers) / minutes,
+            last_seen_at=max((row["last_seen_at"] for row in workers), default=None),
         )
 
     @reads

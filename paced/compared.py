@@ -69,8 +69,11 @@ def quantile(n_free: int) -> float:
 
 
 def table(runs: Sequence[Seen], baseline: str | None, by: str) -> list[dict[str, Any]]:
-    """A row for each arm: figures as [mean, half width], and its curve; `over_baseline` pairs runs of one seed."""
-    arms = list(dict.fromkeys(run.arm for run in runs))
+    """A row for each arm, the baseline's first: figures as [mean, half width], and its curve.
+
+    `over_baseline` pairs runs of one seed.
+    """
+    arms = sorted({run.arm for run in runs}, key=lambda arm: (arm != baseline, arm))
     theirs = {run.seed: run.after for run in runs if run.arm == baseline and run.after is not None}
     grid = _grid(runs, by)
     rows = []

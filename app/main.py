@@ -27,6 +27,7 @@ from app.flow.batches.api import router as batches_router
 from app.flow.batches.draws import DrawStore
 from app.flow.batches.previews import PreviewService
 from app.flow.batches.service import BatchService
+from app.flow.batches.standing import StandingService
 from app.flow.batches.store import BatchStore
 from app.flow.curricula.api import router as curricula_router
 from app.flow.curricula.service import CurriculumService
@@ -166,6 +167,7 @@ def wire_up(app: FastAPI, db: Database, settings: Settings, clock: Clock) -> Non
         batches, DrawStore(db), problem_store, curriculum_store, state.estimates, student_store, clock
     )
     state.previews = PreviewService(curriculum_store, state.estimates, clock)
+    state.standing = StandingService(batches, curriculum_store, state.estimates, clock)
     state.training = TrainingService(TrainingStore(db), clock)
     state.alarms = AlarmService(state.rollouts, state.estimates, state.follower)
 

@@ -14,6 +14,6 @@ class Entry:
     stage: str | None = None
 
 
-PAGES = (Entry("/overview", "Overview"),)
+PAGES = (Entry("/overview", "Overview"), Entry("/problems", "Problems", "problems"))
 ORDER = (None, *STAGES)
 MENU = sorted(PAGES, key=lambda entry: ORDER.index(entry.stage))

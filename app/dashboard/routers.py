@@ -11,13 +11,23 @@ from app.dashboard.live import Pulse
 from app.dashboard.live import router as live_router
 from app.dashboard.overview import LAW_EVERY_S
 from app.dashboard.overview import router as overview_router
+from app.dashboard.problem import router as problem_router
+from app.dashboard.problems import router as problems_router
 from app.dashboard.signing import HOME
 from app.dashboard.signing import router as signing_router
 from app.dashboard.statics import router as statics_router
 from app.dashboard.store import LiveStore
 from app.db.engine import Database
 
-ROUTERS = (signing_router, statics_router, live_router, overview_router, batches_router)
+ROUTERS = (
+    signing_router,
+    statics_router,
+    live_router,
+    overview_router,
+    batches_router,
+    problems_router,
+    problem_router,
+)
 
 
 def add_dashboard(app: FastAPI) -> None:

@@ -4,13 +4,14 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+import numpy as np
+from sqlalchemy import Connection, func, literal, select, update
 
 from app.db.engine import Database
 from app.db.tables import batches
 from app.db.transaction import reads, rows_as_dicts, writes
 from app.errors import Conflict, Invalid, NotFound
-from app.flow.batches.body import COLUMNS, effective_state, unpacked
+from app.flow.batches.body import ARRAYS, COLUMNS, effective_state, unpacked
 from app.flow.rollouts.groups import Group
 from app.flow.rollouts.observer import Observer
 from paced.wire import BatchState
@@ -55,6 +56,31 @@ class BatchStore:
         query = select(*plain).where(c.curriculum_id == curriculum_id).order_by(c.seq.desc()).limit(limit)
         return rows_as_dicts(conn.execute(query if below is None else query.where(c.seq < below)))
 
+    @reads
+    def holding(
+        self, conn: Connection, curriculum_id: str, ordinal: int, limit: int
+    ) -> tuple[list[dict[str, Any]], int]:
+        """The curriculum's newest batches that hold a problem, with what each gave it; and its last draw number."""
+        b = batches.c
+        wanted = np.array([ordinal], COLUMNS["ordinals"]).tobytes()
+        # bytes of two neighbours may look alike: what is found is read again by place
+        place = (
+            func.instr(b.ordinals, wanted)
+            if conn.dialect.name == "sqlite"
+            else func.position(literal(wanted).op("IN")(b.ordinals))
+        )
+        mine = b.curriculum_id == curriculum_id
+        query = select(batches).where(mine, place > 0).order_by(b.seq.desc()).execution_options(yield_per=64)
+        found: list[dict[str, Any]] = []
+        for row in conn.execute(query).mappings():
+            places = np.flatnonzero(unpacked(dict(row), "ordinals") == ordinal)
+            if len(places):
+                found.append(_held(dict(row), int(places[0])))
+            if len(found) == limit:
+                break
+        last = conn.execute(select(func.max(b.seq)).where(mine)).scalar()
+        return found, -1 if last is None else int(last)
+
     @writes
     def acknowledge(
         self,
@@ -83,6 +109,14 @@ class BatchStore:
         done = {"state": BatchState.ACKNOWLEDGED, "acknowledged_at": now}
         conn.execute(update(batches).where(batches.c.batch_id == batch_id).values(**done))
         return False
+
+
+def _held(row: dict[str, Any], place: int) -> dict[str, Any]:
+    """What a batch gave the problem at a place."""
+    kept = ("batch_id", "seq", "step", "stage", "state", "run_id", "created_at", "expires_at")
+    arrays = {name: column for name, column in ARRAYS.items() if name != "problem_id"}
+    given = {name: float(unpacked(row, column)[place]) for name, column in arrays.items()}
+    return {**{name: row[name] for name in kept}, **given}
 
 
 def _row(conn: Connection, batch_id: str, *, lock: bool = False) -> dict[str, Any]:

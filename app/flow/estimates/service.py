@@ -14,6 +14,7 @@ from app.db.engine import after_commit
 from app.flow.estimates.columns import IntArray
 from app.flow.estimates.estimators import PlugIn, is_settled
 from app.flow.estimates.finding import Finder, Found, Wanted, described
+from app.flow.estimates.timeline import HistoryPoint, timeline
 from app.flow.estimates.pools import Pool, Pools
 from app.flow.estimates.selecting import Weighing
 from app.flow.estimates.store import EstimateStore
@@ -76,6 +77,12 @@ class EstimateService:
         row = await self._store.get(measurement_id, problem_id)
         found = await self._store.observations(measurement_id, [problem_id])
         return ProblemEstimate.model_validate({**described([row])[0], "observations": found})
+
+    async def timeline(self, measurement_id: int, problem_id: int) -> list[HistoryPoint]:
+        """The pass rate of one problem after each of its observations, oldest first."""
+        row = await self._store.get(measurement_id, problem_id)
+        found = await self._store.observations(measurement_id, [problem_id])
+        return timeline(row, found, await self._store.line(measurement_id))
 
     async def observations(
         self, measurement_id: int, problem_ids: list[int], watermark: int

@@ -23,7 +23,7 @@ from app.flow.estimates.turns import wait_to_report
 from app.flow.problems.store import has_tag, problem_from_row, prompt_holds
 from app.flow.rollouts.groups import Group
 from app.flow.rollouts.measurements import is_held_out, measurement_row, sync_rows
-from app.flow.students.lines import line_of, newest_fork
+from app.flow.students.lines import Line, line_of, newest_fork
 from app.ids import numbered
 from paced.wire import Observation, Problem, Verdict
 
@@ -201,6 +201,11 @@ class EstimateStore:
         c = estimates.c
         query = select(estimates, is_held.label("is_holdout")).where(c.measurement_id == measurement_id)
         return rows_as_dicts(conn.execute(query.where(c.ordinal > after).order_by(c.ordinal).limit(limit)))
+
+    @reads
+    def line(self, conn: Connection, measurement_id: int) -> Line:
+        """The checkpoints that posteriors follow."""
+        return line_of(conn, measurement_id)
 
     @reads
     def get(self, conn: Connection, measurement_id: int, problem_id: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import datetime as dt
 from typing import Any
 
-from sqlalchemy import Connection, exists, insert, select, update
+from sqlalchemy import Connection, Select, exists, insert, select, update
 
 from app.db.engine import Database
 from app.db.tables import decisions, observations, problem_sets, problems
@@ -50,14 +50,19 @@ class DecisionStore:
     @reads
     def page(self, conn: Connection, name: str, after: int, limit: int) -> list[Decision]:
         """Decisions on a set's problems, oldest first, each with its ordinal."""
-        query = (
-            select(decisions, problems.c.ordinal)
-            .join(problems, problems.c.problem_id == decisions.c.problem_id)
-            .where(problems.c.problem_set == name, decisions.c.decision_id > after)
-            .order_by(decisions.c.decision_id)
-            .limit(limit)
-        )
+        query = _of_set(name).where(decisions.c.decision_id > after).order_by(decisions.c.decision_id).limit(limit)
         return [Decision.model_validate(row) for row in rows_as_dicts(conn.execute(query))]
+
+    @reads
+    def of_problem(self, conn: Connection, name: str, ordinal: int) -> list[Decision]:
+        """Decisions on one problem, newest first."""
+        query = _of_set(name).where(problems.c.ordinal == ordinal).order_by(decisions.c.decision_id.desc())
+        return [Decision.model_validate(row) for row in rows_as_dicts(conn.execute(query))]
+
+
+def _of_set(name: str) -> Select[Any]:
+    joined = select(decisions, problems.c.ordinal).join(problems, problems.c.problem_id == decisions.c.problem_id)
+    return joined.where(problems.c.problem_set == name)
 
 
 def _check(conn: Connection, row: dict[str, Any], body: ProblemDecision, answer: str) -> None:

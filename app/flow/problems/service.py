@@ -86,6 +86,10 @@ class ProblemService:
         """Who decided what about the problems of a set, oldest first."""
         return await self._decisions.page(name, -1 if after is None else after, limit)
 
+    async def decisions_on(self, name: str, ordinal: int) -> list[Decision]:
+        """Who decided what about one problem, newest first."""
+        return await self._decisions.of_problem(name, ordinal)
+
     async def import_file(
         self, name: str, file_name: str, options: ImportOptions, body: AsyncIterator[bytes]
     ) -> ImportReport:

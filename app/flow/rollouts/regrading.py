@@ -16,7 +16,7 @@ from app.flow.rollouts.measurements import measurement_row, sync_rows
 from app.flow.rollouts.observer import Observer
 from app.flow.rollouts.store import profile_body
 from app.ids import numbered
-from paced.wire import NewVerdict, RegradedGroup, RegradeReceipt, StoredGroup
+from paced.wire import NewVerdict, RegradedGroup, RegradeReceipt, StoredGroup, StoredRollout
 
 
 class RegradingStore:
@@ -58,6 +58,12 @@ class RegradingStore:
             )
             for row in rows
         ]
+
+    @reads
+    def answers(self, conn: Connection, observation_ids: Sequence[int]) -> dict[int, list[StoredRollout]]:
+        """Stored answers by observation, each in its order."""
+        found = _answers(conn, list(observation_ids))
+        return {number: [StoredRollout.model_validate(row) for row in rows] for number, rows in found.items()}
 
     @writes
     def take(

@@ -1,11 +1,13 @@
 """Looking again at what was answered: new verdicts on stored answers, and the verdicts in doubt."""
 
+from collections.abc import Sequence
+
 import structlog
 
 from app.clock import Clock
 from app.flow.rollouts.disputes import DisputeStore
 from app.flow.rollouts.regrading import RegradingStore
-from paced.wire import Dispute, DisputeKind, RegradeReceipt, RegradeReport, StoredGroup
+from paced.wire import Dispute, DisputeKind, RegradeReceipt, RegradeReport, StoredGroup, StoredRollout
 
 log = structlog.get_logger()
 
@@ -23,6 +25,10 @@ class ReviewService:
     ) -> list[StoredGroup]:
         """Stored answers, oldest first."""
         return await self._regrading.page(measurement_id, missing_in, -1 if after is None else after, limit)
+
+    async def answers(self, observation_ids: Sequence[int]) -> dict[int, list[StoredRollout]]:
+        """Stored answers of some observations, each in its order; those without any are left out."""
+        return await self._regrading.answers(observation_ids)
 
     async def regrade(self, measurement_id: int, body: RegradeReport) -> RegradeReceipt:
         """Count regraded groups, each once."""

@@ -15,6 +15,7 @@ from paced.wire import (
     RunCreate,
     RunState,
     RunUpdate,
+    TeacherReference,
     TeacherReferences,
     TeacherReferencesQuery,
 )
@@ -26,6 +27,10 @@ class TrainingService:
     def __init__(self, store: TrainingStore, clock: Clock) -> None:
         self._store = store
         self._clock = clock
+
+    async def said_of(self, problem_id: int) -> dict[str, TeacherReference]:
+        """What each teacher said on a problem, by the teacher's name."""
+        return await self._store.said_of(problem_id)
 
     async def create(self, body: RunCreate) -> Run:
         """Register a run; the same one again is returned, another of that name refused."""

@@ -127,6 +127,14 @@ class TrainingStore:
             _upsert(conn, teacher_references, ["teacher", "problem_id"], rows)
 
     @reads
+    def said_of(self, conn: Connection, problem_id: int) -> dict[str, TeacherReference]:
+        """Stored texts on one problem, by teacher."""
+        t = teacher_references.c
+        query = select(t.teacher, t.problem_id, t.text, t.n_tokens, t.finish_reason)
+        rows = rows_as_dicts(conn.execute(query.where(t.problem_id == problem_id).order_by(t.teacher)))
+        return {row.pop("teacher"): TeacherReference.model_validate(row) for row in rows}
+
+    @reads
     def references(self, conn: Connection, body: TeacherReferencesQuery) -> list[TeacherReference]:
         """Stored texts of a teacher on some problems."""
         t = teacher_references.c

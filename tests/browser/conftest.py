@@ -55,10 +55,12 @@ def open_page(chromium: Browser, shared_service: Service) -> Iterator[OpenPage]:
     """A page signed in as the admin; at the end none has complained or left the machine."""
     opened: list[Seen] = []
 
-    def make(theme: str = "light", width: int = 1280, key: str | None = ADMIN_KEY, **options: object) -> Seen:
+    def make(
+        theme: str = "light", width: int = 1280, key: str | None = ADMIN_KEY, url: str | None = None, **options: object
+    ) -> Seen:
         size = ViewportSize(width=width, height=800)
         context = chromium.new_context(viewport=size, color_scheme=theme, **options)  # type: ignore[arg-type]
-        seen = Seen(context.new_page(), shared_service.url)
+        seen = Seen(context.new_page(), url or shared_service.url)
         host = urlsplit(seen.url).netloc
         seen.page.on("console", lambda said: said.type in {"error", "warning"} and seen.complaints.append(said.text))
         seen.page.on("pageerror", lambda error: seen.complaints.append(str(error)))

@@ -57,7 +57,7 @@ def table(browser: httpx2.Client, world: World, query: str = "", **params: objec
 
 
 def ordinals(page: str) -> list[int]:
-    return [int(found) for found in re.findall(r'<span class="for-readers">Problem </span>(\d+)', page)]
+    return [int(found) for found in re.findall(r'aria-label="Problem (\d+)"', page)]
 
 
 def links(page: str) -> dict[str, str]:

@@ -14,10 +14,10 @@ from app.db.engine import after_commit
 from app.flow.estimates.columns import IntArray
 from app.flow.estimates.estimators import PlugIn, is_settled
 from app.flow.estimates.finding import Finder, Found, Wanted, described
-from app.flow.estimates.timeline import HistoryPoint, timeline
 from app.flow.estimates.pools import Pool, Pools
 from app.flow.estimates.selecting import Weighing
 from app.flow.estimates.store import EstimateStore
+from app.flow.estimates.timeline import HistoryPoint, timeline
 from app.flow.rollouts.groups import Group
 from app.ids import numbered
 from paced.wire import Frontier, HoldoutPoint, Observation, ProblemEstimate

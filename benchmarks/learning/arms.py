@@ -1,21 +1,15 @@
-"""What is compared: how problems are drawn, and which divergence is minimised when. Pure.
+"""What is compared: the arms of `paced arm`, with the rules that their presets stand for. Pure.
 
-The first arms differ in their draw alone and minimise forward KL throughout; the later ones differ in their schedule
-alone and draw by the default preset. Shares of a schedule are of the token budget.
+Shares of a schedule are of the token budget.
 """
 
 from dataclasses import dataclass
 
 from app.flow.curricula.rule import PRESETS, Rule
-from paced.losses import DIVERGENCES
 from paced.wire import Preset
+from worker.distill import arms
 
 Stages = tuple[tuple[str, float], ...]
-
-FORWARD: Stages = (("forward_kl", 1.0),)
-REVERSE: Stages = (("reverse_kl", 1.0),)
-FORWARD_REVERSE: Stages = (("forward_kl", 0.5), ("reverse_kl", 0.5))
-REVERSE_FORWARD: Stages = (("reverse_kl", 0.5), ("forward_kl", 0.5))
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,23 +20,14 @@ class Arm:
     """
 
     rule: Rule
-    stages: Stages = FORWARD
-    is_measured: bool = True
-    is_following: bool = True
+    stages: Stages
+    is_measured: bool
+    is_following: bool
 
 
-UNIFORM, HARD_FILTER, PAPER, DEFAULT = (
-    PRESETS[name] for name in (Preset.UNIFORM, Preset.HARD_FILTER, Preset.PAPER, Preset.DEFAULT)
-)
-ARMS = {
-    "uniform": Arm(UNIFORM, is_measured=False, is_following=False),
-    "hard_filter": Arm(HARD_FILTER),
-    "paper": Arm(PAPER, is_following=False),
-    "default": Arm(DEFAULT),
-    "uniform_forward_reverse": Arm(UNIFORM, FORWARD_REVERSE, is_measured=False, is_following=False),
-    "default_forward_reverse": Arm(DEFAULT, FORWARD_REVERSE),
-    "default_reverse": Arm(DEFAULT, REVERSE),
-    "default_reverse_forward": Arm(DEFAULT, REVERSE_FORWARD),
-}
-if "akl" in DIVERGENCES:
-    ARMS["akl"] = Arm(UNIFORM, (("akl", 1.0),), is_measured=False, is_following=False)
+def _of(arm: arms.Arm) -> Arm:
+    stages = tuple(("akl" if arm.divergence == "akl" else stage.value, share) for stage, share in arm.stages)
+    return Arm(PRESETS[arm.preset], stages, arm.preset != Preset.UNIFORM, arm.is_following)
+
+
+ARMS = {name: _of(arm) for name, arm in arms.ARMS.items()}

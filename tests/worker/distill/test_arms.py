@@ -11,7 +11,7 @@ from app.flow.curricula.rule import PRESETS
 from benchmarks.learning.arms import ARMS as OF_LABORATORY
 from paced import Client
 from paced.cli import build as build_cli
-from paced.wire import Stage
+from paced.wire import Preset, Stage
 from tests.app.world import build, measure
 from tests.service import ADMIN_KEY
 from tests.worker.distill.tiny import lines_of
@@ -30,14 +30,29 @@ SETTINGS = {
 }
 
 
-def test_the_arms_are_those_of_the_laboratory() -> None:
-    assert ARMS.keys() == OF_LABORATORY.keys()
-    for name, theirs in OF_LABORATORY.items():
-        ours = ARMS[name]
-        assert PRESETS[ours.preset] == theirs.rule
-        assert ours.is_following == theirs.is_following
-        stages = tuple(("akl" if ours.divergence == "akl" else stage.value, share) for stage, share in ours.stages)
-        assert stages == theirs.stages
+FORWARD, REVERSE = ("forward_kl", 1.0), ("reverse_kl", 1.0)
+HALVES = (("forward_kl", 0.5), ("reverse_kl", 0.5))
+MEANINGS = {
+    "uniform": ("uniform", (FORWARD,), False),
+    "hard_filter": ("hard_filter", (FORWARD,), True),
+    "akl": ("uniform", (("akl", 1.0),), False),
+    "paper": ("paper", (FORWARD,), False),
+    "default": ("default", (FORWARD,), True),
+    "uniform_forward_reverse": ("uniform", HALVES, False),
+    "default_forward_reverse": ("default", HALVES, True),
+    "default_reverse": ("default", (REVERSE,), True),
+    "default_reverse_forward": ("default", HALVES[::-1], True),
+}
+
+
+def test_the_laboratory_and_the_trainer_mean_the_same_arms() -> None:
+    assert ARMS.keys() == OF_LABORATORY.keys() == MEANINGS.keys()
+    for name, (preset, stages, is_following) in MEANINGS.items():
+        arm = OF_LABORATORY[name]
+        assert (arm.rule, arm.stages, arm.is_following) == (PRESETS[Preset(preset)], stages, is_following)
+        assert arm.is_measured == (preset != "uniform")
+        divergences = [ARMS[name].divergence == "akl", any(divergence == "akl" for divergence, _ in stages)]
+        assert divergences[0] == divergences[1]
 
 
 def test_names_and_schedules() -> None:

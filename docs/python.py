@@ -24,7 +24,7 @@ ROUTES = (
 )
 # module -> what of it is told
 MODULES = {
-    "stream": ("Stream", "Draw", "Ranks"),
+    "stream": ("Stream", "Draw", "Ranks", "curriculum_named"),
     "testing": ("in_process", "InProcess"),
     "losses": (
         "distillation_loss",

@@ -69,7 +69,12 @@ def patch(path: str, body: BaseModel, model: type[M]) -> Call[M]:
 
 
 def send(method: str, path: str, body: BaseModel, read: Callable[[bytes], T], key: str | None = None) -> Call[T]:
-    """Send a body, without the fields that were left out; every call has a key of its own unless one is given."""
+    """Send a body, without the fields that were left out; every call has a key of its own unless one is given.
+
+    Raises TypeError when the body is no model.
+    """
+    if not isinstance(body, BaseModel):
+        raise TypeError(f"{method} {path} takes a model of paced.wire as its body, not {body!r:.100}")
     content = body.model_dump_json(exclude_none=True).encode()
     return Call(method, path, read, body=content, key=key or uuid.uuid4().hex)
 

@@ -157,6 +157,8 @@ def _client(target: Target, texts: Path | None, http_transport: httpx2.BaseTrans
 
 def _target(url: str | None, key: str | None, timeout_s: float, retry_s: float) -> Target:
     where = (url or os.environ.get("PACED_URL", DEFAULT_URL)).rstrip("/")
+    if not where.startswith(("http://", "https://")):
+        raise ValueError(f"the service's address begins with http:// or https://, which {where!r} does not")
     return Target(where, key or os.environ.get("PACED_KEY") or _local_key(where), timeout_s, retry_s)
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 from paced import wire
 from paced.ahead import Ahead
 from paced.client import Client
-from paced.errors import BatchExpired, NothingEligible, ScheduleComplete, Unavailable, Unreachable
+from paced.errors import BadRequest, BatchExpired, NothingEligible, ScheduleComplete, Unavailable, Unreachable
 
 POLL_S: Final = 1.0
 _ALIGNED = ("problem_id", "pass_rate", "weight", "draw_probability", "loss_weight", "problems")
@@ -91,6 +91,10 @@ class Source:
     ranks: Ranks = Ranks()
     patience_s: float = 600.0
 
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"a batch of {self.size} problems cannot be drawn: give a size of 1 or more")
+
     def draw(self, position: int, stop: threading.Event) -> Draw | None:
         """The draw at a position, None when the schedule is over or `stop` was set.
 
@@ -121,6 +125,13 @@ class Source:
                 return self.client.draw_batch(self.curriculum_id, self.size, run_id=self.run_id, key=key, include="ids")
             except ScheduleComplete:
                 return None
+            except BadRequest as error:
+                if error.code != "idempotency_key_reused":
+                    raise
+                raise ValueError(
+                    f"run {self.run_id} has drawn this step with another size than {self.size}: "
+                    "give the size that it began with, or the run another name"
+                ) from error
             except NothingEligible as error:
                 if time.monotonic() + POLL_S > deadline:
                     raise
@@ -151,7 +162,7 @@ def count_steps(schedule: Sequence[wire.StagePlan]) -> int | None:
 
 
 def curriculum_named(client: Client, curriculum: str) -> wire.Curriculum:
-    """A curriculum by its name, or by its id."""
+    """A curriculum by its name, or by its id. Raises NotFound."""
     return next(client.curricula(name=curriculum), None) or client.curriculum(curriculum)
 
 

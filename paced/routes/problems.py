@@ -53,7 +53,7 @@ class ProblemRoutes:
     def import_problems(
         self,
         problem_set: str,
-        path: Path,
+        path: Path | str,
         *,
         prompt_field: str | None = None,
         answer_field: str | None = None,
@@ -72,7 +72,7 @@ class ProblemRoutes:
         Templates are Jinja over a row's fields; the overlaps name benchmark sets. Rows already there are twins.
         """
         query = {
-            "file_name": path.name,
+            "file_name": Path(path).name,
             "prompt_field": prompt_field,
             "answer_field": answer_field,
             "tags_field": tags_field,
@@ -86,7 +86,7 @@ class ProblemRoutes:
             "report_overlap": report_overlap,
         }
         place = at("/v1/problem-sets/{}/imports", problem_set)
-        return Call("POST", place, wire.ImportReport.model_validate_json, present(query), file=path)
+        return Call("POST", place, wire.ImportReport.model_validate_json, present(query), file=Path(path))
 
     @route
     def decide(self, problem_set: str, ordinal: int, body: wire.ProblemDecision) -> Call[wire.Problem]:

@@ -229,3 +229,10 @@ def test_a_key_never_stands_in_an_error(capsys: pytest.CaptureFixture[str]) -> N
         with script.client(retry_s=0.2) as client, pytest.raises(errors.Unreachable) as caught:
             call(client)
         assert "secret" not in json.dumps([str(caught.value), *capsys.readouterr()])
+
+
+def test_what_is_given_wrongly_is_told_at_once() -> None:
+    with pytest.raises(ValueError, match=r"begins with http:// or https://, which '127\.0\.0\.1:8420' does not"):
+        Client("127.0.0.1:8420")
+    with Client("http://service", "secret") as client, pytest.raises(TypeError, match=r"takes a model of paced\.wire"):
+        client.create_student({"name": "s"})  # type: ignore[arg-type]

@@ -276,3 +276,11 @@ def test_errors_reach_the_trainer(client: Client, curriculum: wire.Curriculum, m
         if thread.name == "paced-ahead":
             thread.join(10)
     assert threading.active_count() <= before
+
+
+def test_a_run_keeps_the_size_that_it_began_with(make: Make) -> None:
+    take(make(), 1)
+    with pytest.raises(ValueError, match="another size than 5: give the size that it began with"):
+        take(make(size=5), 1)
+    with pytest.raises(ValueError, match="a batch of 0 problems"):
+        make(size=0)

@@ -14,6 +14,12 @@ class Entry:
     stage: str | None = None
 
 
-PAGES = (Entry("/overview", "Overview"), Entry("/problems", "Problems", "problems"))
+PAGES = (
+    Entry("/overview", "Overview"),
+    Entry("/problems", "Problems", "problems"),
+    Entry("/workers", "Workers", "rollouts"),
+    Entry("/curricula", "Curriculum", "curricula"),
+    Entry("/runs", "Runs", "training"),
+)
 ORDER = (None, *STAGES)
 MENU = sorted(PAGES, key=lambda entry: ORDER.index(entry.stage))

@@ -6,6 +6,8 @@ from starlette.responses import RedirectResponse
 
 from app.dashboard import faults
 from app.dashboard.batches import router as batches_router
+from app.dashboard.comparison import router as comparison_router
+from app.dashboard.curriculum import router as curriculum_router
 from app.dashboard.kept import Kept
 from app.dashboard.live import Pulse
 from app.dashboard.live import router as live_router
@@ -13,10 +15,12 @@ from app.dashboard.overview import LAW_EVERY_S
 from app.dashboard.overview import router as overview_router
 from app.dashboard.problem import router as problem_router
 from app.dashboard.problems import router as problems_router
+from app.dashboard.runs import router as runs_router
 from app.dashboard.signing import HOME
 from app.dashboard.signing import router as signing_router
 from app.dashboard.statics import router as statics_router
 from app.dashboard.store import LiveStore
+from app.dashboard.workers import router as workers_router
 from app.db.engine import Database
 
 ROUTERS = (
@@ -24,9 +28,13 @@ ROUTERS = (
     statics_router,
     live_router,
     overview_router,
-    batches_router,
     problems_router,
     problem_router,
+    workers_router,
+    curriculum_router,
+    batches_router,
+    comparison_router,  # before runs: it is no run's id
+    runs_router,
 )
 
 

@@ -47,9 +47,10 @@ class TrainingRoutes:
         *,
         by: wire.Axis | str = "step",
         n_buckets: int | None = None,
+        smooth: int | None = None,
     ) -> Call[wire.RunComparison]:
         """One metric of several runs laid over each other, with the pooled interval of those that differ in seeds."""
-        query = {"run_id": list(run_ids), "metric": metric, "by": by, "n_buckets": n_buckets}
+        query = {"run_id": list(run_ids), "metric": metric, "by": by, "n_buckets": n_buckets, "smooth": smooth}
         return get("/v1/runs/compare", wire.RunComparison, **query)
 
     @route

@@ -88,7 +88,8 @@ class Workers(Resource):
     """Everything on the measuring of one measurement, as of `at`.
 
     `workers` are those seen within a day, the last seen first; `verdicts` and `minutes` are of the last hour;
-    `graders` (slowest first) and `slowest` are of the newest 1,000 groups at the newest checkpoint.
+    `graders` (slowest first) and `slowest` (one answer a group) are of the newest 1,000 groups of the newest checkpoint
+    that was measured.
     """
 
     model_config = example(

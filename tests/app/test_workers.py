@@ -109,7 +109,7 @@ def test_slow_graders_and_answers_are_named(make_world: MakeWorld) -> None:
     (grader,) = found.graders
     assert (grader.grader, grader.n_answers, grader.max_s) == ("numeric", 24, pytest.approx(2.007))
     assert grader.mean_s == pytest.approx((2.0 + 0.01 + 0.01) / 3 + 0.0035)
-    assert len(found.slowest) == 10
+    assert len(found.slowest) == 3, "one a group"
     first = found.slowest[0]
     assert (first.problem_id, first.position, first.grading_s) == (slow, 7, pytest.approx(2.007))
 

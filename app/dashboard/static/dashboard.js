@@ -99,7 +99,7 @@ function lookAgain() { // where the page says that something is still being work
   if (wait) setTimeout(refresh, wait);
 }
 
-function take(page) {
+export function take(page) {
   const again = document.querySelector("[data-again]");
   if (again && !page.getElementById(again.id)) again.remove();
   for (const old of document.querySelectorAll(".live[id]")) {

@@ -22,7 +22,7 @@ from app.flow.batches.subsets import pool_of, subsets_of
 from app.flow.batches.summaries import BatchSummary, summary
 from app.flow.curricula.rule import Rule
 from app.flow.curricula.store import CurriculumStore
-from app.flow.estimates.columns import IntArray
+from app.flow.estimates.columns import FloatArray, IntArray
 from app.flow.estimates.pools import Pool
 from app.flow.estimates.service import EstimateService
 from app.flow.problems.store import ProblemStore
@@ -38,6 +38,7 @@ from paced.wire import (
     BatchState,
     ExplainedItem,
     Outcome,
+    Stage,
 )
 
 log = structlog.get_logger()
@@ -168,6 +169,10 @@ class BatchService:
         rows = await self._store.newest(curriculum_id, below, limit)
         now = self._clock()
         return [summary(row, now) for row in rows]
+
+    async def loss_weights(self, run_id: str, limit: int) -> list[tuple[int, Stage, FloatArray]]:
+        """(step, stage, loss weights) of the newest batches of a run, the newest first."""
+        return await self._store.loss_weights(run_id, limit)
 
     async def acknowledge(self, batch_id: str, ack: BatchAck) -> BatchReceipt:
         """Close a batch; its outcomes are counted once."""

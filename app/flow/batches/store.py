@@ -12,9 +12,10 @@ from app.db.tables import batches
 from app.db.transaction import reads, rows_as_dicts, writes
 from app.errors import Conflict, Invalid, NotFound
 from app.flow.batches.body import ARRAYS, COLUMNS, effective_state, unpacked
+from app.flow.estimates.columns import FloatArray
 from app.flow.rollouts.groups import Group
 from app.flow.rollouts.observer import Observer
-from paced.wire import BatchState
+from paced.wire import BatchState, Stage
 
 
 class BatchStore:
@@ -80,6 +81,14 @@ class BatchStore:
                 break
         last = conn.execute(select(func.max(b.seq)).where(mine)).scalar()
         return found, -1 if last is None else int(last)
+
+    @reads
+    def loss_weights(self, conn: Connection, run_id: str, limit: int) -> list[tuple[int, Stage, FloatArray]]:
+        """(step, stage, loss weights) of the newest batches of a run, the newest first."""
+        c = batches.c
+        query = select(c.step, c.stage, c.loss_weights).where(c.run_id == run_id).order_by(c.step.desc()).limit(limit)
+        rows = rows_as_dicts(conn.execute(query))
+        return [(row["step"], Stage(row["stage"]), unpacked(row, "loss_weights")) for row in rows]
 
     @writes
     def acknowledge(

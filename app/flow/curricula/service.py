@@ -8,7 +8,7 @@ from app.clock import Clock
 from app.errors import Conflict
 from app.flow.curricula.admission import warnings
 from app.flow.curricula.rule import PRESETS, Rule
-from app.flow.curricula.store import CurriculumStore
+from app.flow.curricula.store import CurriculumStore, Version
 from app.flow.estimates.estimators import make_estimator
 from app.flow.estimates.finding import Found, Wanted
 from app.flow.estimates.selecting import Weighing
@@ -70,6 +70,10 @@ class CurriculumService:
     async def changed_at(self, curriculum_id: str, version: int) -> dt.datetime:
         """When a version was made."""
         return await self._store.changed_at(curriculum_id, version)
+
+    async def versions(self, curriculum_id: str) -> list[Version]:
+        """Every version, oldest first."""
+        return await self._store.versions(curriculum_id)
 
     async def of_measurement(self, measurement_id: int) -> list[Curriculum]:
         """Curricula that draw by a measurement, by name."""

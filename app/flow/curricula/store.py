@@ -1,6 +1,7 @@
 """Curricula and their versions in the database."""
 
 import datetime as dt
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Select, func, insert, select, update
@@ -12,6 +13,15 @@ from app.errors import NotFound
 from app.flow.curricula.rule import Rule
 from app.flow.students.lines import newest_fork
 from paced.wire import CurriculumUpdate
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A rule, and since when it is the curriculum's."""
+
+    version: int
+    rule: Rule
+    created_at: dt.datetime
 
 
 class CurriculumStore:
@@ -64,6 +74,14 @@ class CurriculumStore:
         query = select(v.created_at).where(v.curriculum_id == curriculum_id, v.version == version)
         at: dt.datetime = conn.execute(query).scalar_one()
         return at
+
+    @reads
+    def versions(self, conn: Connection, curriculum_id: str) -> list[Version]:
+        """Every version, oldest first; NotFound when there is no such curriculum."""
+        _row(conn, curriculum_id)
+        v = curriculum_versions.c
+        query = select(v.version, v.rule, v.created_at).where(v.curriculum_id == curriculum_id).order_by(v.version)
+        return [Version(row.version, Rule.model_validate(row.rule), row.created_at) for row in conn.execute(query)]
 
     @reads
     def largest_batch(self, conn: Connection, curriculum_id: str) -> int:

@@ -68,7 +68,7 @@ class WorkerStore:
                 "minutes": _minutes(conn, measurement_id, now),
                 "queue": _queue(conn, measurement, now),
                 "graders": _graders(newest),
-                "slowest": sorted(newest, key=lambda row: -row["grading_s"])[:N_SLOWEST],
+                "slowest": _slowest(newest),
             }
         )
 
@@ -221,6 +221,14 @@ def _newest_times(conn: Connection, measurement: Row) -> list[Row]:
     )
     grader = profile_body(conn, measurement["profile_id"])["grader"]
     return [{**row, "grader": grader or row["grader"]} for row in rows_as_dicts(conn.execute(query))]
+
+
+def _slowest(newest: list[Row]) -> list[Row]:
+    """The slowest answer of each group, of the slowest groups."""
+    by_group: dict[int, Row] = {}
+    for row in sorted(newest, key=lambda row: (-row["grading_s"], row["observation_id"])):
+        by_group.setdefault(row["observation_id"], row)
+    return list(by_group.values())[:N_SLOWEST]
 
 
 def _graders(newest: list[Row]) -> list[Row]:

@@ -41,6 +41,7 @@ class CompareQuery(NoQuery):
     metric: Annotated[str, Field(pattern=r'^[^"\\\x00]{1,64}$', description="Its name")] = "loss"
     by: Axis = Axis.STEP
     n_buckets: Annotated[int, Field(ge=2, le=5_000, description="Points of each series at most")] = 300
+    smooth: Annotated[int, Field(ge=1, le=10_000, description="Steps in a running mean; extremes are kept")] = 1
 
 
 def _training(request: Request) -> TrainingService:
@@ -63,7 +64,9 @@ async def listed(request: Request, response: Response, query: Annotated[RunQuery
 @router.get("/runs/compare", operation_id="compare_runs", dependencies=[READ])
 async def compare(request: Request, query: Annotated[CompareQuery, Query()]) -> RunComparison:
     """One metric of several runs laid over each other, with the pooled interval of those that differ in seeds."""
-    return await _training(request).compare(Comparison(query.run_id, query.metric, query.by, query.n_buckets))
+    return await _training(request).compare(
+        Comparison(query.run_id, query.metric, query.by, query.n_buckets, query.smooth)
+    )
 
 
 @router.get("/runs/{run_id}", operation_id="get_run", dependencies=[READ])

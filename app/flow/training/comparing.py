@@ -1,4 +1,4 @@
-"""Runs laid over each other."""
+"""Metrics of runs as short series, one run's or several laid over each other."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,11 +7,13 @@ import numpy as np
 
 from app.errors import Invalid
 from app.flow.estimates.columns import FloatArray
-from app.flow.training.series import Series, bucketed, group_name, grouped, pooled
+from app.flow.training.series import Series, enveloped, group_name, grouped, pooled, smoothed
 from app.flow.training.store import TrainingStore
-from paced.wire import Axis, PooledSeries, Run, RunComparison, RunSeries
+from paced.wire import Axis, PooledSeries, Run, RunComparison, RunSeries, Stage
 
 LAID_BY = {Axis.TOKENS: "n_tokens", Axis.TIME: "duration_s"}  # the metric whose running sum is the place
+QUOTIENTS = {"tokens_per_s": ("n_tokens", "duration_s")}  # metrics made of two others where a trainer sends those
+N_BUCKETS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,43 +23,73 @@ class Comparison:
     run_ids: Sequence[str]
     metric: str
     by: Axis = Axis.STEP
-    n_buckets: int = 300
+    n_buckets: int = N_BUCKETS
+    smooth: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """Steps of one run: places on an axis, stages, and metrics by name, NaN where a step lacks one."""
+
+    x: FloatArray
+    stages: Sequence[Stage]
+    columns: dict[str, FloatArray]
+
+    def series(self, metric: str) -> Series:
+        """The steps that have a metric."""
+        y = self.columns[metric]
+        is_there = np.isfinite(y)
+        return Series(self.x[is_there], y[is_there])
+
+    @property
+    def switches(self) -> list[float]:
+        """Places where a stage begins after another."""
+        stages = self.stages
+        return [float(self.x[i]) for i in range(1, len(stages)) if stages[i] != stages[i - 1]]
+
+
+async def names_of(store: TrainingStore, run_id: str) -> set[str]:
+    """Metrics that a run has, made ones included."""
+    names = await store.metric_names(run_id)
+    return names | {name for name, parts in QUOTIENTS.items() if names.issuperset(parts)}
+
+
+async def curves(store: TrainingStore, run_id: str, metrics: Sequence[str], by: Axis = Axis.STEP) -> Curves:
+    """Some metrics of one run."""
+    made = {name: QUOTIENTS[name] for name in metrics if name in QUOTIENTS}
+    axis = LAID_BY.get(by)
+    wanted = dict.fromkeys([*metrics, *(part for parts in made.values() for part in parts), *filter(None, [axis])])
+    steps, stages, columns = await store.columns(run_id, list(wanted))
+    for name, (above, below) in made.items():
+        with np.errstate(divide="ignore", invalid="ignore"):
+            quotient = columns[above] / columns[below]
+        columns[name] = np.where(np.isfinite(columns[name]), columns[name], quotient)
+    x = steps if axis is None else np.cumsum(np.nan_to_num(columns[axis]))
+    return Curves(x, stages, columns)
 
 
 async def compare(store: TrainingStore, wanted: Comparison) -> RunComparison:
     """Each run in buckets, and the pooled runs of each group; raises NotFound, Invalid where none has the metric."""
     runs = [await store.get(run_id) for run_id in dict.fromkeys(wanted.run_ids)]
-    names = sorted({name for run in runs for name in await store.metric_names(run.run_id)})
+    names = sorted({name for run in runs for name in await names_of(store, run.run_id)})
     needed = [wanted.metric, *filter(None, [LAID_BY.get(wanted.by)])]
     missing = [name for name in needed if name not in names]
     if missing and names:
         raise Invalid(
             f"none of these runs has the metric {missing[0]!r}; they have {', '.join(names)}", code="unknown_metric"
         )
-    laid = [await _laid(store, run, wanted) for run in runs]
+    laid = [await curves(store, run.run_id, [wanted.metric], wanted.by) for run in runs]
+    many = [each.series(wanted.metric) for each in laid]
     return RunComparison(
         metric=wanted.metric,
         by=wanted.by,
         metrics=names,
-        runs=[
-            _public(run, series, switches, wanted.n_buckets) for run, (series, switches) in zip(runs, laid, strict=True)
-        ],
-        groups=_pooled(runs, [series for series, _ in laid], wanted.n_buckets),
+        runs=[_public(run, series, each.switches, wanted) for run, series, each in zip(runs, many, laid, strict=True)],
+        groups=_pooled(runs, many, wanted),
     )
 
 
-async def _laid(store: TrainingStore, run: Run, wanted: Comparison) -> tuple[Series, list[float]]:
-    """A run's points by the axis, and where its stages change."""
-    axis = LAID_BY.get(wanted.by)
-    steps, stages, columns = await store.columns(run.run_id, [wanted.metric, *filter(None, [axis])])
-    x = steps if axis is None else np.cumsum(np.nan_to_num(columns[axis]))
-    y: FloatArray = columns[wanted.metric]
-    is_there = np.isfinite(y)
-    changes = [place for place in range(1, len(stages)) if stages[place] != stages[place - 1]]
-    return Series(x[is_there], y[is_there]), [float(x[place]) for place in changes]
-
-
-def _public(run: Run, series: Series, switches: list[float], n_buckets: int) -> RunSeries:
+def _public(run: Run, series: Series, switches: list[float], wanted: Comparison) -> RunSeries:
     return RunSeries(
         run_id=run.run_id,
         name=run.name,
@@ -65,14 +97,15 @@ def _public(run: Run, series: Series, switches: list[float], n_buckets: int) -> 
         state=run.state,
         n_points=len(series),
         switches=switches,
-        **bucketed(series, n_buckets).lists(),
+        **enveloped(series, wanted.smooth, wanted.n_buckets).lists(),
     )
 
 
-def _pooled(runs: Sequence[Run], many: Sequence[Series], n_buckets: int) -> list[PooledSeries]:
+def _pooled(runs: Sequence[Run], many: Sequence[Series], wanted: Comparison) -> list[PooledSeries]:
     found = []
     for places in grouped([(run.name, run.config) for run in runs]):
-        band = pooled([many[place] for place in places], n_buckets)
+        smooth = [Series(many[place].x, smoothed(many[place].y, wanted.smooth)) for place in places]
+        band = pooled(smooth, wanted.n_buckets)
         if band is not None:
             ids = [runs[place].run_id for place in places]
             found.append(PooledSeries(group=group_name(runs[places[0]].name), run_ids=ids, **band.lists()))

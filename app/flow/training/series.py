@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import maximum_filter1d, minimum_filter1d
 from scipy.stats import t as student_t
 
 from app.flow.estimates.columns import FloatArray
@@ -69,6 +70,22 @@ def smoothed(y: FloatArray, window: int) -> FloatArray:
     first, last = np.maximum(places - window // 2, 0), np.minimum(places + window // 2 + 1, len(y))
     means: FloatArray = (sums[last] - sums[first]) / (last - first)
     return means
+
+
+def enveloped(series: Series, window: int, n_buckets: int) -> Band:
+    """Smoothed over `window` points and in buckets, between the least and the largest value of every window."""
+    if window <= 1 or len(series) == 0:
+        return bucketed(series, n_buckets)
+    size = 2 * (window // 2) + 1
+    low, mean, high = (
+        bucketed(Series(series.x, y), n_buckets)
+        for y in (
+            minimum_filter1d(series.y, size, mode="nearest"),
+            smoothed(series.y, window),
+            maximum_filter1d(series.y, size, mode="nearest"),
+        )
+    )
+    return Band(mean.x, low.low, mean.mean, high.high)
 
 
 def pooled(many: Sequence[Series], n_buckets: int) -> Band | None:

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 from app.clock import Clock
 from app.errors import Conflict
-from app.flow.training.comparing import Comparison, compare
+from app.flow.training.comparing import Comparison, Curves, compare, curves, names_of
 from app.flow.training.store import TrainingStore
 from app.ids import new_id
 from paced.wire import (
+    Axis,
     MetricPoint,
     Metrics,
     Run,
@@ -70,6 +71,18 @@ class TrainingService:
     async def compare(self, wanted: Comparison) -> RunComparison:
         """One metric of several runs."""
         return await compare(self._store, wanted)
+
+    async def curves(self, run_id: str, metrics: Sequence[str], by: Axis = Axis.STEP) -> Curves:
+        """Some metrics of one run, every step."""
+        return await curves(self._store, run_id, metrics, by)
+
+    async def metric_names(self, run_id: str) -> set[str]:
+        """Metrics that a run has."""
+        return await names_of(self._store, run_id)
+
+    async def of_curricula(self, curriculum_ids: Sequence[str], limit: int) -> list[Run]:
+        """Runs of several curricula, the newest first."""
+        return await self._store.of_curricula(curriculum_ids, limit)
 
     async def newest(self, run_ids: Sequence[str]) -> dict[str, MetricPoint]:
         """The newest step of each run that has one."""

@@ -53,6 +53,12 @@ class TrainingStore:
             query = query.where(runs.c.run_id > after)
         return [Run.model_validate(row) for row in rows_as_dicts(conn.execute(query))]
 
+    @reads
+    def of_curricula(self, conn: Connection, curriculum_ids: Sequence[str], limit: int) -> list[Run]:
+        """Runs of several curricula, the newest first."""
+        query = _query().where(runs.c.curriculum_id.in_(curriculum_ids)).order_by(runs.c.created_at.desc())
+        return [Run.model_validate(row) for row in rows_as_dicts(conn.execute(query.limit(limit)))]
+
     @writes
     def set_state(self, conn: Connection, run_id: str, state: RunState, now: dt.datetime) -> Run:
         """Say how a run ended."""
@@ -104,11 +110,9 @@ class TrainingStore:
     @reads
     def newest(self, conn: Connection, run_ids: Sequence[str]) -> dict[str, MetricPoint]:
         """The newest step of each run that has one."""
-        m = run_metrics.c
-        last = select(func.max(m.step)).where(m.run_id == runs.c.run_id).scalar_subquery()
-        query = select(m.run_id, m.step, m.stage, m["values"]).join(
-            runs, (runs.c.run_id == m.run_id) & (m.step == last)
-        )
+        m, other = run_metrics.c, run_metrics.alias("other").c
+        last = select(func.max(other.step)).where(other.run_id == m.run_id).correlate(run_metrics).scalar_subquery()
+        query = select(m.run_id, m.step, m.stage, m["values"]).where(m.step == last)
         rows = rows_in(conn, query, m.run_id, run_ids)
         return {row.pop("run_id"): MetricPoint.model_validate(row) for row in rows}
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import t as student_t
 
-from app.flow.training.series import Series, bucketed, group_name, grouped, pooled, smoothed
+from app.flow.training.series import Series, bucketed, enveloped, group_name, grouped, pooled, smoothed
 
 VALUES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=200)
 
@@ -48,6 +48,20 @@ def test_smoothing_by_one_changes_nothing_and_a_line_stays_a_line() -> None:
     line = np.arange(20.0)
     assert smoothed(line, 1) is line
     assert smoothed(line, 5)[2:-2] == pytest.approx(line[2:-2])
+
+
+@given(VALUES, st.integers(1, 30), st.integers(2, 40))
+def test_what_is_smoothed_keeps_its_extremes(values: list[float], window: int, n_buckets: int) -> None:
+    band = enveloped(series(values), window, n_buckets)
+    assert (band.low.min(), band.high.max()) == (min(values), max(values))
+    assert (band.low <= band.mean + 1e-6).all()
+    assert (band.mean <= band.high + 1e-6).all()
+
+
+def test_a_spike_stands_in_the_band_and_not_in_the_line() -> None:
+    band = enveloped(series([0.0] * 20 + [9.0] + [0.0] * 20), 11, 100)
+    assert band.high.max() == 9.0
+    assert band.mean.max() == pytest.approx(9.0 / 11)
 
 
 def test_pooled_runs_have_student_s_interval() -> None:

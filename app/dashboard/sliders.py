@@ -9,7 +9,7 @@ from app.errors import Invalid
 from paced.wire import Curriculum, CurriculumUpdate
 
 EVERYTHING = (0.0, 1.0)  # ends of the band that stand for no band
-_SHARE = re.compile(r"(?P<tag>.+?)[\s:=]+(?P<share>[\d.]+)(?P<percent>\s*%)?")
+_SHARE = re.compile(r"(?P<tag>.+?)[\s:=]+(?P<share>\d+(?:\.\d+)?|\.\d+)(?P<percent>\s*%)?")
 
 
 class Sliders(BaseModel):

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,8 +44,14 @@ class Seen:
         self.page.goto(self.url + path)
 
     def wait_for_figures(self) -> None:
-        script = "[...document.querySelectorAll('.plot')].every((plot) => plot.dataset.drawn)"
-        self.page.wait_for_function(script, timeout=20_000)
+        self.wait_until("[...document.querySelectorAll('.plot')].every((plot) => plot.dataset.drawn)")
+
+    def wait_until(self, script: str, timeout_s: float = 20.0) -> None:
+        """Ask from outside: under its policy a page may not evaluate texts, as Playwright's own waiting does."""
+        over = time.monotonic() + timeout_s
+        while not self.page.evaluate(script):
+            assert time.monotonic() < over, f"{script} never came true"
+            self.page.wait_for_timeout(50)
 
 
 OpenPage = Callable[..., Seen]

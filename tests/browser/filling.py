@@ -5,6 +5,7 @@ from pathlib import Path
 
 from paced import Client, wire
 from tests.app.world import World, build, measure
+from tests.browser.training import add_runs
 from tests.service import Service, TestClock
 
 N_CHECKPOINTS = 3
@@ -22,4 +23,5 @@ def fill(service: Service, client: Client, folder: Path, n_problems: int = 120, 
         for _ in range(3):
             batch = client.draw_batch(curriculum.curriculum_id, 16)
             client.acknowledge(batch.batch_id)
+    add_runs(client, curriculum)
     return World(service, client, TestClock(), curriculum)

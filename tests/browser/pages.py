@@ -5,14 +5,20 @@ from tests.app.world import World
 
 def addresses(world: World) -> dict[str, str]:
     """A page's name -> its address in a filled world."""
-    chosen = f"curriculum={world.curriculum.curriculum_id}"
+    chosen, run_ids = f"curriculum={world.curriculum.curriculum_id}", [run.run_id for run in world.client.runs()]
     return {
         "overview": "/overview",
         "problems": f"/problems?{chosen}&q=tag:sum+p<0.9+sort:-weight",
         "bad query": f"/problems?{chosen}&q=p<<3",
         "no match": f"/problems?{chosen}&q=tag:nothing",
         "problem": f"/problems/{world.curriculum.problem_set}/17?{chosen}&groups=9",
+        "workers": f"/workers?{chosen}",
+        "curriculum": f"/curricula?{chosen}&gamma=5&shares=sum+20%25",
+        "runs": f"/runs?{chosen}",
+        "run": f"/runs/{run_ids[0]}",
+        "comparison": f"/runs/compare?{chosen}&" + "&".join(f"run_id={run_id}" for run_id in run_ids),
     }
 
 
-NAMES = ("overview", "problems", "bad query", "no match", "problem")
+PROBLEMS = ("problems", "bad query", "no match", "problem")
+NAMES = ("overview", *PROBLEMS, "workers", "curriculum", "runs", "run", "comparison")

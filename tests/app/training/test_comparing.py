@@ -27,7 +27,7 @@ def test_two_seeds_are_laid_over_each_other_and_pooled(make_world: MakeWorld) ->
     second = run(world, "kl-seed2", [1.2, 1.0, 0.8, 0.6], lr=1.0, seed=2)
     found = world.client.compare_runs([first.run_id, second.run_id], "loss")
     assert [series.run_id for series in found.runs] == [first.run_id, second.run_id]
-    assert found.metrics == ["duration_s", "loss", "n_tokens"]
+    assert found.metrics == ["duration_s", "loss", "n_tokens", "tokens_per_s"]
     one = found.runs[0]
     assert (one.group, one.n_points, one.x, one.switches) == ("kl", 4, [0.0, 1.0, 2.0, 3.0], [2.0])
     assert one.mean == one.low == one.high == pytest.approx([1.0, 0.8, 0.6, 0.4])
@@ -43,6 +43,13 @@ def test_places_are_tokens_or_seconds(make_world: MakeWorld, by: str, places: li
     made = run(world, "alone", [1.0, 0.5])
     (series,) = world.client.compare_runs([made.run_id], "loss", by=by).runs
     assert (series.x, series.switches) == (places, [switch])
+
+
+def test_tokens_a_second_are_made_of_what_trainers_send(make_world: MakeWorld) -> None:
+    world = make_world(4)
+    made = run(world, "alone", [1.0, 0.5])
+    (series,) = world.client.compare_runs([made.run_id], "tokens_per_s").runs
+    assert series.mean == [5.0, 5.0]
 
 
 def test_long_runs_come_in_buckets_that_keep_spikes(make_world: MakeWorld) -> None:

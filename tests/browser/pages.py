@@ -20,5 +20,15 @@ def addresses(world: World) -> dict[str, str]:
     }
 
 
-PROBLEMS = ("problems", "bad query", "no match", "problem")
-NAMES = ("overview", *PROBLEMS, "workers", "curriculum", "runs", "run", "comparison")
+NAMES = (
+    "overview",
+    "problems",
+    "bad query",
+    "no match",
+    "problem",
+    "workers",
+    "curriculum",
+    "runs",
+    "run",
+    "comparison",
+)

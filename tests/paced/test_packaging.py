@@ -32,7 +32,7 @@ import json, sys
 import paced.client
 print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 """
-TIMED = "import time; started = time.perf_counter(); {}; print(time.perf_counter() - started)"
+TIMED = "import time; started = time.process_time(); {}; print(time.process_time() - started)"
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_the_wheel_holds_the_client_alone(wheel: Path) -> None:
 
 
 def seconds_to(statement: str, *python: str) -> float:
-    """The shortest of several imports, each in a process of its own: others may be busy meanwhile."""
+    """The shortest of several imports, each in a process of its own, of its own work: others may be busy meanwhile."""
     found = [
         subprocess.run([*python, "-c", TIMED.format(statement)], capture_output=True, text=True, check=True, cwd=ROOT)
         for _ in range(5)

@@ -1,4 +1,4 @@
-"""TRL's own trainers on two processes: each has its share of a draw, the draw is reported once, its loss is one loss."""
+"""TRL's own trainers on two processes: each has its share of a draw, it is reported once, the loss is one loss."""
 
 import subprocess
 import sys

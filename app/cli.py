@@ -61,7 +61,8 @@ def serve(
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            link = f"{address}{SIGN_IN}/{await app.state.sessions.link(app.state.admin_key)}"
+            text, _ = await app.state.sessions.link(app.state.admin_key)
+            link = f"{address}{SIGN_IN}/{text}"
             if as_json:
                 typer.echo(json.dumps({**said, "dashboard": link}))
             else:

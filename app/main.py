@@ -13,6 +13,7 @@ from starlette.responses import PlainTextResponse, Response
 from app import telemetry
 from app.alarms.api import router as alarms_router
 from app.alarms.service import AlarmService
+from app.auth.api import links_router
 from app.auth.api import router as keys_router
 from app.auth.guard import AuthMiddleware, requires
 from app.auth.service import KeyService, private_text
@@ -84,6 +85,7 @@ ROUTERS = (
     training_router,
     grading_router,
     keys_router,
+    links_router,
     alarms_router,
 )
 TAGS = [{"name": f"{place} {stage}", "description": what} for place, (stage, what) in enumerate(STAGES.items(), 1)]

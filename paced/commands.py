@@ -1,4 +1,4 @@
-"""Commands that need only the client: keys, export, doctor."""
+"""Commands that need only the client: export, doctor, dashboard, keys."""
 
 import json
 import sys
@@ -23,6 +23,7 @@ def register(cli: typer.Typer) -> None:
     """Add the commands."""
     cli.command()(export)
     cli.command()(doctor)
+    cli.command()(dashboard)
     keys = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
     keys.command("create")(create_key)
     keys.command("list")(list_keys)
@@ -93,6 +94,21 @@ def doctor(url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
         Console().print(table)
     if any(finding.level == "fault" for finding in findings):
         raise typer.Exit(1)
+
+
+def dashboard(
+    is_opened: Annotated[bool, typer.Option("--open", help="Open it in the browser of this machine")] = False,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print a link to the dashboard that signs a browser in once, within an hour, with what the key may do."""
+    with Client(url, key) as client:
+        made = client.create_sign_in_link()
+        address = f"{client.url}{made.path}"
+    typer.echo(json.dumps({"url": address, "expires_at": made.expires_at.isoformat()}) if as_json else address)
+    if is_opened:
+        typer.launch(address)
 
 
 def create_key(

@@ -4,16 +4,28 @@ from typing import Annotated, cast
 
 from fastapi import APIRouter, Query, Request
 
-from app.auth.guard import requires
+from app.auth.guard import SIGN_IN, requires
 from app.auth.service import KeyService
+from app.auth.sessions import SessionService
 from app.http.pages import NoQuery
-from paced.wire import Key, KeyCreate, KeyCreated, Page, Scope
+from paced.wire import Key, KeyCreate, KeyCreated, Page, Scope, SignInLink
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"], dependencies=[requires(Scope.ADMIN)])
 
 
 def _keys(request: Request) -> KeyService:
     return cast("KeyService", request.app.state.keys)
+
+
+links_router = APIRouter(prefix="/v1/sign-in-links", tags=["keys"], dependencies=[requires(Scope.READ)])
+
+
+@links_router.post("", status_code=201, operation_id="create_sign_in_link")
+async def create_link(request: Request, _query: Annotated[NoQuery, Query()]) -> SignInLink:
+    """Make a link that signs a browser in to the dashboard once, with what this key may do."""
+    sessions: SessionService = request.app.state.sessions
+    text, expires_at = await sessions.link(request.state.key)
+    return SignInLink(path=f"{SIGN_IN}/{text}", expires_at=expires_at)
 
 
 @router.post("", status_code=201, operation_id="create_key")

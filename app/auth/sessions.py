@@ -59,12 +59,11 @@ class SessionService:
         key = await self._keys.in_use(key_id)
         return None if key is None else Session(key, self._keys.sign("csrf", text))
 
-    async def link(self, key: Key) -> str:
-        """A text that opens one session of a key within LINK_FOR."""
-        text = secrets.token_urlsafe(32)
-        now = self._clock()
+    async def link(self, key: Key) -> tuple[str, dt.datetime]:
+        """A text that opens one session of a key, and until when."""
+        text, now = secrets.token_urlsafe(32), self._clock()
         await self._store.add_link(self._keys.sign("link", text), key.key_id, now + LINK_FOR, now)
-        return text
+        return text, now + LINK_FOR
 
     async def redeem(self, text: str) -> Key:
         """The key of a link; raises Unauthenticated when it was used, or is too old."""

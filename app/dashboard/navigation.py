@@ -20,6 +20,7 @@ PAGES = (
     Entry("/workers", "Workers", "rollouts"),
     Entry("/curricula", "Curriculum", "curricula"),
     Entry("/runs", "Runs", "training"),
+    Entry("/batches", "Batches", "batches"),
 )
 ORDER = (None, *STAGES)
 MENU = sorted(PAGES, key=lambda entry: ORDER.index(entry.stage))

@@ -8,6 +8,7 @@ from app.dashboard import faults
 from app.dashboard.batches import router as batches_router
 from app.dashboard.comparison import router as comparison_router
 from app.dashboard.curriculum import router as curriculum_router
+from app.dashboard.explanation import router as explanation_router
 from app.dashboard.kept import Kept
 from app.dashboard.live import Pulse
 from app.dashboard.live import router as live_router
@@ -33,6 +34,7 @@ ROUTERS = (
     workers_router,
     curriculum_router,
     batches_router,
+    explanation_router,
     comparison_router,  # before runs: it is no run's id
     runs_router,
 )

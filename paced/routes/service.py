@@ -44,6 +44,11 @@ class ServiceRoutes:
         return Call("DELETE", at("/v1/keys/{}", key_id), nothing)
 
     @route
+    def create_sign_in_link(self) -> Call[wire.SignInLink]:
+        """A link that signs a browser in once, with what this key may do."""
+        return Call("POST", "/v1/sign-in-links", wire.SignInLink.model_validate_json)
+
+    @route
     def ready(self) -> Call[dict[str, Any]]:
         """What the service says of itself (version, database, schema)."""
         return Call("GET", "/readyz", TypeAdapter(dict[str, Any]).validate_json)

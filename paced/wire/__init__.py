@@ -62,7 +62,7 @@ from .grading import (
     SlowAnswer,
     Verdict,
 )
-from .keys import Key, KeyCreate, KeyCreated, Scope
+from .keys import Key, KeyCreate, KeyCreated, Scope, SignInLink
 from .preview import CurriculumPreview, PreviewSide, TagShare
 from .problems import (
     AnswerConflict,
@@ -233,6 +233,7 @@ __all__ = [
     "Selection",
     "Severity",
     "Shortfall",
+    "SignInLink",
     "SlowAnswer",
     "SlowRollout",
     "Stage",

@@ -53,3 +53,12 @@ class KeyCreated(Key):
     )
 
     secret: str
+
+
+class SignInLink(Resource):
+    """Where a browser signs in once, until `expires_at`; `path` is on this service."""
+
+    model_config = example(path="/sign-in/0123456789abcdef0123456789abcdef", expires_at="2026-11-25T09:00:00Z")
+
+    path: str
+    expires_at: datetime

@@ -195,6 +195,7 @@ def calls(folder: Path) -> dict[str, Callable[[Client], Any]]:
         "list_keys": lambda c: list(c.keys()),
         "revoke_key": lambda c: c.revoke_key("key_1"),
         "list_alarms": lambda c: c.alarms("mea_1"),
+        "create_sign_in_link": lambda c: c.create_sign_in_link(),
         "readyz": lambda c: c.ready(),
     }
 

@@ -10,10 +10,15 @@ from tests.browser.pages import NAMES, addresses
 pytestmark = pytest.mark.timeout(120)
 
 
+@pytest.mark.parametrize(
+    "shared_service", ["sqlite"], indirect=True, scope="module"
+)  # pages ask services, not databases
 @pytest.mark.parametrize("name", NAMES)
 def test_a_page_is_accessible_and_keeps_to_itself(filled: World, open_page: OpenPage, name: str) -> None:
     seen = open_page()
     seen.open(addresses(filled)[name])
+    if name == "not found":
+        assert seen.complaints.pop().endswith("404 (Not Found)")
     seen.wait_for_figures()
     for theme in ("light", "dark"):
         seen.page.emulate_media(color_scheme=theme)

@@ -5,9 +5,11 @@ from collections.abc import Callable
 
 import httpx2
 import pytest
+from typer.testing import CliRunner
 
-from app.auth.sessions import SESSION_FOR
+from app.auth.sessions import LINK_FOR, SESSION_FOR
 from paced import Client, wire
+from paced.cli import build
 from tests.app.problem_details import assert_problem
 from tests.dashboard.conftest import PAGE, OpenBrowser
 from tests.service import ADMIN_KEY, Service, TestClock
@@ -153,3 +155,46 @@ def test_files_are_kept_for_good(browser: httpx2.Client) -> None:
         assert "immutable" in plain.headers["cache-control"]
         assert browser.get(address, headers={"Accept-Encoding": "gzip"}).content == plain.content
     assert browser.get("/static/x/nothing.js").status_code == 404
+
+
+def test_a_link_signs_in_once_with_what_its_key_may_do(
+    open_browser: OpenBrowser, shared_service: Service, key_of: MakeKey
+) -> None:
+    key = key_of(wire.Scope.READ)
+    with shared_service.client(key.secret) as client:
+        path = client.create_sign_in_link().path
+    first, second = open_browser(None), open_browser(None)
+    for _ in range(2):  # looking at it uses nothing up
+        page = first.get(path)
+        assert page.status_code == 200
+    (text,) = re.findall(r'name="link" value="([^"]+)"', page.text)
+    assert path.endswith(text)
+    assert first.post("/sign-in", data={"link": text}).headers["location"] == "/overview"
+    assert first.get("/overview").status_code == 200
+    again = second.post("/sign-in", data={"link": text})
+    assert again.status_code == 401
+    assert "paced dashboard" in again.text
+
+
+def test_a_link_ends(open_browser: OpenBrowser, shared_client: Client, shared_clock: TestClock) -> None:
+    text = shared_client.create_sign_in_link().path.rpartition("/")[2]
+    shared_clock.advance(LINK_FOR.total_seconds() + 1)
+    assert open_browser(None).post("/sign-in", data={"link": text}).status_code == 401
+
+
+def test_a_link_of_a_revoked_key_is_of_no_use(
+    open_browser: OpenBrowser, shared_service: Service, shared_client: Client, key_of: MakeKey
+) -> None:
+    key = key_of(wire.Scope.READ)
+    with shared_service.client(key.secret) as client:
+        text = client.create_sign_in_link().path.rpartition("/")[2]
+    shared_client.revoke_key(key.key_id)
+    assert open_browser(None).post("/sign-in", data={"link": text}).status_code == 401
+
+
+def test_the_command_line_prints_a_link(shared_service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PACED_URL", shared_service.url)
+    monkeypatch.setenv("PACED_KEY", ADMIN_KEY)
+    answer = CliRunner().invoke(build(), ["dashboard"])
+    assert answer.exit_code == 0
+    assert httpx2.get(answer.stdout.strip(), headers=PAGE).status_code == 200

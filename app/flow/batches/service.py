@@ -164,9 +164,11 @@ class BatchService:
         now = self._clock()
         return [{**wire_body.fields(row, now, None), "seq": row["seq"]} for row in rows]
 
-    async def newest(self, curriculum_id: str, below: int | None, limit: int) -> list[BatchSummary]:
-        """Batches of a curriculum below a draw number, newest first."""
-        rows = await self._store.newest(curriculum_id, below, limit)
+    async def newest(
+        self, curriculum_id: str, below: int | None, limit: int, run_id: str | None = None
+    ) -> list[BatchSummary]:
+        """Batches of a curriculum (and run) below a draw number, newest first."""
+        rows = await self._store.newest(curriculum_id, below, limit, run_id)
         now = self._clock()
         return [summary(row, now) for row in rows]
 
@@ -190,13 +192,18 @@ class BatchService:
             batch_id=batch_id, state=BatchState.ACKNOWLEDGED, n_outcomes=n_outcomes, is_replay=is_replay
         )
 
-    async def explain(self, batch_id: str) -> BatchExplanation:
+    async def summary(self, batch_id: str) -> BatchSummary:
+        """One batch in a line."""
+        return summary(await self._store.get(batch_id), self._clock())
+
+    async def explain(self, batch_id: str, *, with_observations: bool = True) -> BatchExplanation:
         """The rule and terms behind each item, from what was stored at the draw."""
         row = await self._store.get(batch_id)
         rule = await self._curricula.rule_at(row["curriculum_id"], row["version"])
         curriculum = await self._curricula.get(row["curriculum_id"])
         ids = wire_body.unpacked(row, "problem_ids").tolist()
-        seen = await self._estimates.observations(curriculum["measurement_id"], ids, row["watermark"])
+        number, known = curriculum["measurement_id"], ids if with_observations else []
+        seen = await self._estimates.observations(number, known, row["watermark"])
         items = [
             ExplainedItem(**fields, observations=seen.get(fields["problem_id"], [])) for fields in terms(row, rule)
         ]

@@ -50,11 +50,15 @@ class BatchStore:
         return rows_as_dicts(conn.execute(query))
 
     @reads
-    def newest(self, conn: Connection, curriculum_id: str, below: int | None, limit: int) -> list[dict[str, Any]]:
-        """Batches of a curriculum below a draw number, newest first, with their pass rates alone of the arrays."""
+    def newest(
+        self, conn: Connection, curriculum_id: str, below: int | None, limit: int, run_id: str | None
+    ) -> list[dict[str, Any]]:
+        """Batches of a curriculum (and run) below a draw number, newest first, with pass rates alone of the arrays."""
         c = batches.c
         plain = [column for column in c if column.name not in COLUMNS or column.name == "pass_rates"]
         query = select(*plain).where(c.curriculum_id == curriculum_id).order_by(c.seq.desc()).limit(limit)
+        if run_id is not None:
+            query = query.where(c.run_id == run_id)
         return rows_as_dicts(conn.execute(query if below is None else query.where(c.seq < below)))
 
     @reads

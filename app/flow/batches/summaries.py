@@ -16,6 +16,7 @@ class BatchSummary:
     """`inside_share` is of its problems with 0.2 < p < 0.8, `uniform_inside_share` of all that could be drawn."""
 
     batch_id: str
+    curriculum_id: str
     seq: int
     curriculum_version: int
     run_id: str | None
@@ -38,7 +39,18 @@ def summary(row: dict[str, Any], now: dt.datetime) -> BatchSummary:
     p = unpacked(row, "pass_rates")
     known = p[~np.isnan(p)]
     n_eligible = row["n_eligible"]
-    same = ("batch_id", "seq", "run_id", "step", "size", "n_served", "created_at", "expires_at", "acknowledged_at")
+    same = (
+        "batch_id",
+        "curriculum_id",
+        "seq",
+        "run_id",
+        "step",
+        "size",
+        "n_served",
+        "created_at",
+        "expires_at",
+        "acknowledged_at",
+    )
     return BatchSummary(
         **{name: row[name] for name in same},
         curriculum_version=row["version"],

@@ -1,0 +1,54 @@
+"""The overview in Chromium: signing in by a link, and the histogram that moves while answers arrive."""
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.app.conftest import MakeWorld
+from tests.app.world import World
+from tests.browser.conftest import OpenPage
+
+pytestmark = pytest.mark.timeout(120)
+COUNTS = "JSON.stringify(document.querySelector('#figure-{}').querySelector('.plot').data?.[0].{} ?? null)"
+
+
+def test_the_histogram_moves_while_answers_arrive(make_world: MakeWorld, open_page: OpenPage) -> None:
+    world: World = make_world(60, holdout_share=0.2)
+    world.measure(lambda _id: 1)
+    seen = open_page(key=None)
+    page = seen.page
+    seen.open(world.client.create_sign_in_link().path)
+    page.get_by_role("button", name="Open the dashboard").click()
+    seen.open(f"/overview?curriculum={world.curriculum.curriculum_id}")
+    seen.wait_for_figures()
+    expect(page.locator("#live-status")).to_have_text("Live")
+    bars, heat = COUNTS.format("histogram", "y"), COUNTS.format("heat", "x")
+    before = page.evaluate(bars)
+    assert page.evaluate(heat) == "[0]"
+
+    world.new_checkpoint()
+    world.measure(lambda _id: 7)
+    seen.wait_until(f"({bars}) !== {before!r}")
+    seen.wait_until(f"({heat}) === '[0,1]'")
+    expect(page.locator("#live-status")).to_contain_text("Updated")
+    expect(page.locator("#stages")).to_contain_text("120 groups")
+    figure = page.locator("#figure-histogram")
+    figure.locator("summary").click()
+    expect(figure.locator("tbody tr")).to_have_count(20)
+    with page.expect_download() as saved:
+        figure.get_by_role("button", name="PNG").click()
+    assert saved.value.suggested_filename == "histogram.png"
+    assert saved.value.path().read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("shared_service", ["sqlite"], indirect=True, scope="module")
+def test_the_theme_is_kept(filled: World, open_page: OpenPage) -> None:
+    seen = open_page("light")
+    page = seen.page
+    background = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(background)
+    page.get_by_role("button", name="Theme").click()
+    assert page.locator("html").get_attribute("data-theme") == "dark"
+    dark = page.evaluate(background)
+    assert dark != light
+    page.reload()
+    assert page.evaluate(background) == dark

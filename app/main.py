@@ -39,6 +39,7 @@ from app.flow.estimates.following import ChangeStore, Follower
 from app.flow.estimates.forking import Rewinder
 from app.flow.estimates.history import History, HistoryStore
 from app.flow.estimates.pools import Pools
+from app.flow.estimates.reviewing import ReviewCounting
 from app.flow.estimates.served import Served, ServedStore
 from app.flow.estimates.service import EstimateService
 from app.flow.estimates.store import EstimateStore
@@ -53,6 +54,7 @@ from app.flow.rollouts.measurements import MeasurementStore
 from app.flow.rollouts.regrading import RegradingStore
 from app.flow.rollouts.review import ReviewService
 from app.flow.rollouts.review_api import router as review_router
+from app.flow.rollouts.reviews import ReviewStore
 from app.flow.rollouts.service import RolloutService
 from app.flow.rollouts.store import LeaseStore
 from app.flow.rollouts.workers import WorkerStore
@@ -162,7 +164,8 @@ def wire_up(app: FastAPI, db: Database, settings: Settings, clock: Clock) -> Non
     state.rollouts = RolloutService(
         MeasurementStore(db), leases, WorkerStore(db), student_store, clock, settings.idle_retry_s
     )
-    state.review = ReviewService(RegradingStore(db, state.estimates), DisputeStore(db), clock)
+    state.review = ReviewService(RegradingStore(db, state.estimates), DisputeStore(db), ReviewStore(db), clock)
+    state.review_counting = ReviewCounting(db, clock)
     state.curricula = CurriculumService(curriculum_store, state.rollouts, state.estimates, clock)
     batches = BatchStore(db, state.estimates)
     state.batches = BatchService(

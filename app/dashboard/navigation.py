@@ -19,6 +19,7 @@ PAGES = (
     Entry("/problems", "Problems", "problems"),
     Entry("/workers", "Workers", "rollouts"),
     Entry("/curricula", "Curriculum", "curricula"),
+    Entry("/disputes", "Disputes", "rollouts"),
     Entry("/runs", "Runs", "training"),
     Entry("/batches", "Batches", "batches"),
 )

@@ -8,6 +8,7 @@ from app.dashboard import faults
 from app.dashboard.batches import router as batches_router
 from app.dashboard.comparison import router as comparison_router
 from app.dashboard.curriculum import router as curriculum_router
+from app.dashboard.disputes import router as disputes_router
 from app.dashboard.explanation import router as explanation_router
 from app.dashboard.kept import Kept
 from app.dashboard.live import Pulse
@@ -37,6 +38,7 @@ ROUTERS = (
     explanation_router,
     comparison_router,  # before runs: it is no run's id
     runs_router,
+    disputes_router,
 )
 
 

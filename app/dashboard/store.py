@@ -13,6 +13,7 @@ from app.db.tables import (
     leases,
     observations,
     problem_sets,
+    reviews,
     runs,
 )
 from app.db.transaction import reads, rows_as_dicts
@@ -35,6 +36,7 @@ TOPICS = {
     "curricula": select(func.count()).select_from(curriculum_versions),
     "batches": _newest_batches(),
     "open_batches": select(func.count()).select_from(batches).where(batches.c.state == BatchState.OPEN),
+    "reviews": select(func.max(reviews.c.created_at)),
     "runs": select(func.max(runs.c.updated_at)),
 }
 

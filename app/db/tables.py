@@ -1,7 +1,7 @@
 """Every table. Illegal states are unstorable: enums, CHECKs, unique indexes.
 
 problem_sets < problems < decisions        students < checkpoints       profiles
-measurements (student, set, profile) < estimates (one row a problem; the leased row) < observations < rollouts
+measurements (student, set, profile) < estimates (one row a problem; the leased row) < observations < rollouts < reviews
 measurements < abilities (one row a skill), activity (one row a worker and minute)
 curricula < curriculum_versions, batches      runs < run_metrics      teacher_references      keys < sign_in_links
 """
@@ -458,6 +458,22 @@ rollouts = Table(
     Column("grading_s", Float),
     Column("detail", Text),
     from_zero("n_tokens"),
+)
+
+reviews = Table(
+    "reviews",
+    metadata,
+    Column("review_id", BigId, primary_key=True, autoincrement=True),
+    Column("observation_id", BigId, nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("verdict_before", one_of(wire.Verdict, "verdict_before"), nullable=False),
+    Column("verdict_after", one_of(wire.Verdict, "verdict_after"), nullable=False),
+    Column("note", Text, nullable=False),
+    Column("decided_by", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("counted_at", UtcDateTime),  # when the log and the estimates took it up
+    ForeignKeyConstraint(["observation_id", "position"], ["rollouts.observation_id", "rollouts.position"]),
+    UniqueConstraint("observation_id", "position"),
 )
 
 curricula = Table(

@@ -607,9 +607,61 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("observation_id", "position", name=op.f("pk_rollouts")),
     )
+    op.create_table(
+        "reviews",
+        sa.Column(
+            "review_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False
+        ),
+        sa.Column("observation_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column(
+            "verdict_before",
+            sa.Enum(
+                "pass",
+                "fail",
+                "truncated",
+                "timeout",
+                "grader_error",
+                "infrastructure",
+                name="verdict_before",
+                native_enum=False,
+                create_constraint=True,
+                length=32,
+            ),
+            nullable=False,
+        ),
+        sa.Column(
+            "verdict_after",
+            sa.Enum(
+                "pass",
+                "fail",
+                "truncated",
+                "timeout",
+                "grader_error",
+                "infrastructure",
+                name="verdict_after",
+                native_enum=False,
+                create_constraint=True,
+                length=32,
+            ),
+            nullable=False,
+        ),
+        sa.Column("note", sa.Text(), nullable=False),
+        sa.Column("decided_by", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("counted_at", sa.DateTime(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["observation_id", "position"],
+            ["rollouts.observation_id", "rollouts.position"],
+            name=op.f("fk_reviews_observation_id_position"),
+        ),
+        sa.PrimaryKeyConstraint("review_id", name=op.f("pk_reviews")),
+        sa.UniqueConstraint("observation_id", "position", name=op.f("uq_reviews_observation_id_position")),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("reviews")
     op.drop_table("rollouts")
     op.drop_index("ix_observations_xact", table_name="observations")
     op.drop_index("ix_observations_problem", table_name="observations")

@@ -60,6 +60,12 @@ class EstimateRoutes:
         """Histogram of the training problems' newest pass rates."""
         return get(at("/v1/measurements/{}/frontier", measurement_id), wire.Frontier)
 
+    @route
+    def count_reviews(self, measurement_id: str) -> Call[wire.ReviewsCounted]:
+        """Put the verdicts of reviews into the log, and make the estimates again from it."""
+        path = at("/v1/measurements/{}/reviews/count", measurement_id)
+        return Call("POST", path, wire.ReviewsCounted.model_validate_json)
+
 
 def _list_of(measurement_id: str | None, curriculum_id: str | None) -> str:
     if (measurement_id is None) == (curriculum_id is None):

@@ -72,3 +72,13 @@ class RolloutRoutes:
     def disputes(self, measurement_id: str, kind: wire.DisputeKind) -> Pages[wire.Dispute]:
         """Verdicts in doubt."""
         return Pages(at("/v1/measurements/{}/disputes", measurement_id), wire.Dispute, {"kind": kind.value})
+
+    @route
+    def review(self, measurement_id: str, body: wire.ReviewCreate) -> Call[wire.Review]:
+        """Say whether a stored answer is right; it takes effect with `count_reviews`."""
+        return post(at("/v1/measurements/{}/reviews", measurement_id), body, wire.Review)
+
+    @listed
+    def reviews(self, measurement_id: str) -> Pages[wire.Review]:
+        """Who said what of which answer, oldest first."""
+        return Pages(at("/v1/measurements/{}/reviews", measurement_id), wire.Review)

@@ -88,6 +88,7 @@ from .regrading import (
     StoredGroup,
     StoredRollout,
 )
+from .reviews import Review, ReviewCreate, ReviewsCounted
 from .rollouts import (
     Lease,
     LeaseClaim,
@@ -221,6 +222,9 @@ __all__ = [
     "ReportReceipt",
     "Request",
     "Resource",
+    "Review",
+    "ReviewCreate",
+    "ReviewsCounted",
     "Rollout",
     "RolloutGroup",
     "Run",

@@ -131,6 +131,7 @@ def calls(folder: Path) -> dict[str, Callable[[Client], Any]]:
     point = wire.MetricPoint(step=0, stage=wire.Stage.FORWARD_KL, values={"loss": 1.0})
     decision = wire.ProblemDecision(state=wire.ProblemState.EXCLUDED, decided_by="ada")
     regraded = wire.RegradedGroup(observation_id=1, verdicts=[wire.NewVerdict(verdict=wire.Verdict.PASS)])
+    review = wire.ReviewCreate(observation_id=1, position=0, is_right=True, decided_by="ada")
     measured = {"student": "s", "problem_set": "p", "profile_id": "sp_1"}
     return {
         "create_problem_set": lambda c: c.create_problem_set(wire.ProblemSetCreate(name="p")),
@@ -169,6 +170,9 @@ def calls(folder: Path) -> dict[str, Callable[[Client], Any]]:
         "create_curriculum": lambda c: c.create_curriculum(
             wire.CurriculumCreate.model_validate({"name": "c", **measured})
         ),
+        "review_answer": lambda c: c.review("mea_1", review),
+        "list_reviews": lambda c: list(c.reviews("mea_1")),
+        "count_reviews": lambda c: c.count_reviews("mea_1"),
         "list_curriculum_estimates": lambda c: list(c.estimates(curriculum_id="cur_1", query="sort:-weight")),
         "list_curricula": lambda c: list(c.curricula()),
         "get_curriculum": lambda c: c.curriculum("cur_1"),

@@ -133,3 +133,22 @@ def leased(lease: wire.Lease) -> list[int]:
 def verdict_group(problem_id: int, verdicts: Sequence[wire.Verdict], checkpoint: int = 0) -> wire.RolloutGroup:
     answers = [wire.Rollout(text="?", verdict=verdict, n_tokens=1) for verdict in verdicts]
     return wire.RolloutGroup(problem_id=problem_id, checkpoint_index=checkpoint, rollouts=answers)
+
+
+def misjudge(client: Client, student: str, n: int) -> list[int]:
+    """Report `n` problems as never solved though their first answers hold the reference; returns their ids."""
+    lease = client.claim_lease(wire.LeaseClaim(student=student, worker="test", max_problems=n))
+    assert lease.checkpoint is not None
+    groups = [
+        wire.RolloutGroup(
+            problem_id=item.problem_id,
+            checkpoint_index=lease.checkpoint.index,
+            rollouts=[
+                wire.Rollout(text=text, verdict=wire.Verdict.FAIL, n_tokens=4, extracted="units")
+                for text in [f"so the answer is {item.answer} units"] + ["no idea"] * (item.n_rollouts - 1)
+            ],
+        )
+        for item in lease.problems
+    ]
+    client.report_rollouts(str(lease.lease_id), wire.LeaseReport(token=token(lease).token, groups=groups))
+    return leased(lease)

@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 
 from paced import Client, wire
-from tests.app.world import World, build, measure
+from tests.app.world import World, build, measure, misjudge
 from tests.browser.training import add_runs
 from tests.service import Service, TestClock
 
@@ -14,6 +14,7 @@ N_CHECKPOINTS = 3
 def fill(service: Service, client: Client, folder: Path, n_problems: int = 120, suffix: str = "-seen") -> World:
     """A student that learns over three checkpoints, with batches at each."""
     curriculum = build(client, folder, n_problems, suffix=suffix, holdout_share=0.2)
+    misjudge(client, curriculum.student, 12)
     rng = random.Random(1)
     for checkpoint in range(N_CHECKPOINTS):
         if checkpoint:

@@ -8,10 +8,11 @@ from pydantic import Field
 from app.auth.guard import requires
 from app.flow.estimates.finding import Found, Wanted
 from app.flow.estimates.query import MAX_LENGTH, parse
+from app.flow.estimates.reviewing import ReviewCounting
 from app.flow.estimates.service import EstimateService
 from app.flow.rollouts.measurements import measurement_number
 from app.http.pages import NoQuery, PageQuery, cursor_at, link_next
-from paced.wire import EstimatePage, Frontier, HoldoutPoint, ProblemEstimate, Scope
+from paced.wire import EstimatePage, Frontier, HoldoutPoint, ProblemEstimate, ReviewsCounted, Scope
 
 router = APIRouter(
     prefix="/v1/measurements/{measurement_id}", tags=["4 estimates"], dependencies=[requires(Scope.READ)]
@@ -75,3 +76,10 @@ async def holdout(request: Request, measurement_id: str, _query: Annotated[NoQue
 async def frontier(request: Request, measurement_id: str, _query: Annotated[NoQuery, Query()]) -> Frontier:
     """Histogram of the training problems' newest pass rates."""
     return await _estimates(request).frontier(measurement_number(measurement_id))
+
+
+@router.post("/reviews/count", operation_id="count_reviews", dependencies=[requires(Scope.IMPORT)])
+async def count_reviews(request: Request, measurement_id: str, _query: Annotated[NoQuery, Query()]) -> ReviewsCounted:
+    """Put the verdicts of reviews into the log, and make the estimates again from it."""
+    counting: ReviewCounting = request.app.state.review_counting
+    return await counting.count(measurement_number(measurement_id))

@@ -17,10 +17,10 @@ from app.flow.estimates.finding import Finder, Found, Wanted, described
 from app.flow.estimates.pools import Pool, Pools
 from app.flow.estimates.selecting import Weighing
 from app.flow.estimates.store import EstimateStore
-from app.flow.estimates.timeline import HistoryPoint, timeline
+from app.flow.estimates.timeline import Effect, HistoryPoint, effect, timeline
 from app.flow.rollouts.groups import Group
 from app.ids import numbered
-from paced.wire import Frontier, HoldoutPoint, Observation, ProblemEstimate
+from paced.wire import Dispute, Frontier, HoldoutPoint, Observation, ProblemEstimate
 
 N_BINS = 20
 
@@ -83,6 +83,13 @@ class EstimateService:
         row = await self._store.get(measurement_id, problem_id)
         found = await self._store.observations(measurement_id, [problem_id])
         return timeline(row, found, await self._store.line(measurement_id))
+
+    async def effect(self, measurement_id: int, dispute: Dispute) -> Effect:
+        """What a review of a stored answer would do to the pass rate shown of its problem."""
+        row = await self._store.get(measurement_id, dispute.problem_id)
+        found = await self._store.observations(measurement_id, [dispute.problem_id])
+        line = await self._store.line(measurement_id)
+        return effect(row, found, line, dispute.observation_id, dispute.verdict)
 
     async def observations(
         self, measurement_id: int, problem_ids: list[int], watermark: int

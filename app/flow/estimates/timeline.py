@@ -72,3 +72,31 @@ def timeline(row: dict[str, Any], observations: Sequence[Observation], line: Lin
         )
         for i, seen in enumerate(ordered)
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """The pass rate shown of a problem: as it is, and if an answer were counted as right or as wrong."""
+
+    now: float | None
+    if_right: float | None
+    if_wrong: float | None
+
+
+def effect(
+    row: dict[str, Any], observations: Sequence[Observation], line: Line, observation_id: int, verdict: Verdict
+) -> Effect:
+    """What a review of one answer of an observation would do to its problem."""
+
+    def rate(n_more: int) -> float | None:
+        changed = [
+            seen.model_copy(update={"n_passed": seen.n_passed + n_more})
+            if seen.observation_id == observation_id
+            else seen
+            for seen in observations
+        ]
+        points = [point for point in timeline(row, changed, line) if point.is_on_line]
+        return points[-1].pass_rate if points else None
+
+    is_pass = verdict == Verdict.PASS
+    return Effect(rate(0), rate(0 if is_pass else 1), rate(-1 if is_pass else 0))

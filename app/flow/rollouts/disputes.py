@@ -3,10 +3,10 @@
 import re
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, func, literal, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, literal, select
 
 from app.db.engine import Database
-from app.db.tables import estimates, observations, problems, rollouts
+from app.db.tables import estimates, observations, problems, reviews, rollouts
 from app.db.transaction import reads, rows_as_dicts
 from app.flow.rollouts.measurements import measurement_row
 from app.ids import numbered
@@ -25,7 +25,7 @@ class DisputeStore:
 
     @reads
     def page(self, conn: Connection, measurement_id: int, kind: DisputeKind, after: int, limit: int) -> list[Dispute]:
-        """Disputes of one kind above a place in the list, by observation and position."""
+        """Disputes of one kind that nobody reviewed, above a place in the list, by observation and position."""
         measurement_row(conn, measurement_id)
         is_differing = kind == DisputeKind.GRADERS_DIFFER
         find = func.instr if conn.dialect.name == "sqlite" else func.strpos
@@ -33,7 +33,7 @@ class DisputeStore:
         while len(found) < limit:
             query = (
                 (_differing(measurement_id) if is_differing else _holding(measurement_id, find))
-                .where(_place() > after)
+                .where(_place() > after, ~_is_reviewed())
                 .order_by(_place())
                 .limit(N_CANDIDATES)
             )
@@ -53,6 +53,11 @@ def holds_reference(row: dict[str, Any]) -> bool:
 
 def _place() -> Any:
     return rollouts.c.observation_id * MAX_ROLLOUTS + rollouts.c.position
+
+
+def _is_reviewed() -> ColumnElement[bool]:
+    r, same = rollouts.c, reviews.c
+    return exists().where(same.observation_id == r.observation_id, same.position == r.position)
 
 
 def _columns() -> list[Any]:

@@ -8,7 +8,18 @@ from app.auth.guard import requires
 from app.flow.rollouts.measurements import measurement_number
 from app.flow.rollouts.review import ReviewService
 from app.http.pages import NoQuery, PageQuery, page
-from paced.wire import Dispute, DisputeKind, Id, Page, RegradeReceipt, RegradeReport, Scope, StoredGroup
+from paced.wire import (
+    Dispute,
+    DisputeKind,
+    Id,
+    Page,
+    RegradeReceipt,
+    RegradeReport,
+    Review,
+    ReviewCreate,
+    Scope,
+    StoredGroup,
+)
 
 router = APIRouter(prefix="/v1/measurements/{measurement_id}", tags=["3 rollouts"])
 
@@ -56,3 +67,21 @@ async def disputes(
     number, after = measurement_number(measurement_id), query.after(int)
     items = await _review(request).disputes(number, query.kind, after, query.limit + 1)
     return page(request, response, items, query.limit, "dispute_id")
+
+
+@router.post("/reviews", status_code=201, operation_id="review_answer", dependencies=[requires(Scope.IMPORT)])
+async def review(
+    request: Request, measurement_id: str, body: ReviewCreate, _query: Annotated[NoQuery, Query()]
+) -> Review:
+    """Say whether a stored answer is right; it takes effect when the reviews are counted, and may change until then."""
+    return await _review(request).review(measurement_number(measurement_id), body)
+
+
+@router.get("/reviews", operation_id="list_reviews", dependencies=[requires(Scope.READ)])
+async def reviews(
+    request: Request, response: Response, measurement_id: str, query: Annotated[PageQuery, Query()]
+) -> Page[Review]:
+    """Who said what of which answer, oldest first."""
+    number, after = measurement_number(measurement_id), query.after(int)
+    items = await _review(request).reviews(number, after, query.limit + 1)
+    return page(request, response, items, query.limit, "review_id")

@@ -80,6 +80,6 @@ def test_what_is_no_judged_answer_is_refused(make_world: MakeWorld) -> None:
     lease = other.claim(1)
     other.report(lease, [verdict_group(lease.problems[0].problem_id, [wire.Verdict.TIMEOUT] * 8)])
     (group,) = other.client.groups(other.measurement.measurement_id)
+    late = {"observation_id": group.observation_id, "position": 0}
     with pytest.raises(BadRequest, match="only a pass or a fail"):
-        late = {"observation_id": group.observation_id, "position": 0}
         review(other, dispute.model_copy(update=late), is_right=True)

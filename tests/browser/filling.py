@@ -28,5 +28,5 @@ def fill(service: Service, client: Client, folder: Path, n_problems: int = 120, 
         for _ in range(3):
             batch = client.draw_batch(curriculum.curriculum_id, 16)
             client.acknowledge(batch.batch_id)
-    add_runs(client, curriculum)
+    add_runs(client, curriculum, never=never)
     return World(service, client, TestClock(), curriculum)

@@ -2,13 +2,19 @@
 
 import math
 import random
+from collections.abc import Collection
 
 from paced import Client, wire
 from tests.app.world import measure
 
 
-def add_runs(client: Client, curriculum: wire.Curriculum, n_steps: int = 60) -> list[wire.Run]:
-    """Two seeds of one kind and one run of another, forward KL and then reverse KL; the first drew and wrote."""
+def add_runs(
+    client: Client, curriculum: wire.Curriculum, n_steps: int = 60, never: Collection[int] = ()
+) -> list[wire.Run]:
+    """Two seeds of one kind and one run of another, forward KL and then reverse KL; the first drew and wrote.
+
+    Its checkpoint solves none of the problems `never`.
+    """
     kinds = [("kl-seed1", 1.0, 1), ("kl-seed2", 1.0, 2), ("faster", 2.0, 1)]
     runs = [add_run(client, curriculum, name, rate, seed, n_steps) for name, rate, seed in kinds]
     first = runs[0].run_id
@@ -16,7 +22,7 @@ def add_runs(client: Client, curriculum: wire.Curriculum, n_steps: int = 60) -> 
         client.acknowledge(client.draw_batch(curriculum.curriculum_id, 16, run_id=first).batch_id)
     written = wire.CheckpointCreate(uri="/models/written", run_id=first, step=n_steps)
     client.register_checkpoint(curriculum.student, written)
-    measure(client, curriculum.student, lambda problem_id: 3 + problem_id % 6, size=64)
+    measure(client, curriculum.student, lambda i: 0 if i in never else 3 + i % 6, size=64)
     return runs
 
 

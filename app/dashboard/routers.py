@@ -32,13 +32,13 @@ ROUTERS = (
     overview_router,
     problems_router,
     problem_router,
+    disputes_router,
     workers_router,
     curriculum_router,
     batches_router,
     explanation_router,
     comparison_router,  # before runs: it is no run's id
     runs_router,
-    disputes_router,
 )
 
 

@@ -30,9 +30,9 @@ def healed(server: Serving) -> Iterator[None]:
     server.alter, server.max_logprobs, server.key = before
 
 
-def look(server: Serving, student: Path, top_k: int = 20, within_s: float = 20.0, **at: Any) -> Found:
+def look(server: Serving, student: Path, top_k: int = 20, within_s: float = 60.0, **at: Any) -> Found:
     tokenizer = load_tokenizer(student)
-    source = ServedModel(TeacherAt(at=server.url, **at), len(tokenizer), 4, 20.0)
+    source = ServedModel(TeacherAt(at=server.url, **at), len(tokenizer), 4, 60.0)
     return preflight(source, tokenizer, top_k, within_s)
 
 

@@ -40,7 +40,7 @@ def server(tmp_path: Path) -> Iterator[Serving]:
 
 
 def served(server: Serving) -> ServedModel:
-    return ServedModel(TeacherAt(at=server.url, model="teacher"), len(load_tokenizer(server.folder)), 4, 20.0)
+    return ServedModel(TeacherAt(at=server.url, model="teacher"), len(load_tokenizer(server.folder)), 4, 60.0)
 
 
 def local(folder: Path) -> LocalModel:

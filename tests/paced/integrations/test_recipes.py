@@ -1,16 +1,22 @@
 """The recipes that the page on clients shows, run as they stand there: inside TRL, and by the calls of the others.
 
-Those of plain PyTorch and of the client run in `test_pages`, that of verifiers in `test_verifiers`, and that of verl
-also in `test_verl`, inside verl.
+Those of plain PyTorch and of the client run in `test_pages`; where verl or verifiers is installed, theirs run inside it
+in `test_verl` and `test_verifiers`.
 """
 
+import asyncio
+import itertools
+import sys
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+import paced.integrations
 from paced import Client, wire
 from paced.integrations import openrlhf, verl
 from tests.app.world import build
@@ -100,6 +106,35 @@ def test_nemo_rl(client: Client, curriculum: wire.Curriculum) -> None:
     said = [reply for item in items for reply in replies(item["extra_env_info"]["ground_truth"], n)]
     names["Environment"]().step([[{"role": "assistant", "content": reply}] for reply in said], info)
     expect(client, curriculum, len(items) * n)
+
+
+def test_verifiers(client: Client, curriculum: wire.Curriculum, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its classes as they were written down; `test_verifiers` has the real ones."""
+    vf = recorded.verifiers_v1()
+    package = ModuleType("verifiers")
+    package.v1 = vf  # type: ignore[attr-defined]
+    for name, module in (("verifiers", package), ("verifiers.v1", vf)):
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.delitem(sys.modules, "paced.integrations.verifiers", raising=False)
+    monkeypatch.setattr(paced.integrations, "verifiers", None, raising=False)  # what this import sets is taken back
+    monkeypatch.setattr("paced.client.Client", lambda: client)
+    names = names_of("CurriculumTaskset", curriculum)
+    adapter = sys.modules.pop("paced.integrations.verifiers")
+    (kind,) = (names[name] for name in names["__all__"])
+    (source,) = tomllib.loads(snippet(PAGE, "products-env", "toml"))["orchestrator"]["train"]["source"]
+    settings = source["env"]["taskset"]
+    assert source["serve"]["pool"] == {"type": "static", "num_workers": 1}
+    assert settings["group_size"] == source["group_size"]
+    tasks = list(itertools.islice(kind(adapter.CurriculumConfig(**settings)), settings["size"]))
+    assert kind.INFINITE, "a taskset that ends is listed, which would draw all of it at once"
+    assert [task.data.idx for task in tasks] == list(range(settings["size"]))
+    for task in tasks:
+        data = kind.task_type().data_type().model_validate(task.data.model_dump(mode="json"))
+        assert str(data.prompt).startswith("Compute ")
+        for reply in replies(data.answer, settings["group_size"]):
+            trace = SimpleNamespace(last_reply=reply, is_truncated=False)
+            assert asyncio.run(kind.task_type()(data).is_right(trace)) == float(data.answer in reply)
+    expect(client, curriculum, settings["size"] * settings["group_size"])
 
 
 @pytest.mark.slow

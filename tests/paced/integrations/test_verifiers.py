@@ -1,4 +1,7 @@
-"""verifiers' own environment on a curriculum: its loader, its wire, its episodes, against a model that is a script."""
+"""verifiers' own environment on a curriculum: its loader, its wire, its episodes, against a model that is a script.
+
+verifiers is not among the packages of development: its `openai_harmony` is also that of vLLM, from another source.
+"""
 
 import asyncio
 import itertools

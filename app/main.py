@@ -174,7 +174,7 @@ def wire_up(app: FastAPI, db: Database, settings: Settings, clock: Clock) -> Non
     state.previews = PreviewService(curriculum_store, state.estimates, clock)
     state.standing = StandingService(batches, curriculum_store, state.estimates, clock)
     state.training = TrainingService(TrainingStore(db), clock)
-    state.alarms = AlarmService(state.rollouts, state.estimates, state.follower)
+    state.alarms = AlarmService(state.rollouts, state.estimates, state.history, state.follower)
 
 
 @asynccontextmanager

@@ -18,7 +18,7 @@ BEHIND_S = (5.0, 60.0)  # of a process that follows the others'
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """All that the rules look at of one measurement; `holdout` has its newest points, oldest first."""
+    """All that the rules look at of one measurement; `holdout` has a point a checkpoint, oldest first."""
 
     measurement_id: str
     student: str

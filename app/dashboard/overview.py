@@ -1,5 +1,6 @@
 """Is the student learning, where is its frontier, are rollouts being wasted: one page."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from app.dashboard.twins import page
 from app.flow.batches.summaries import BatchSummary
 from app.flow.estimates.history import Spread
 from app.flow.estimates.pools import Pool
-from paced.wire import Curriculum, CurriculumPreview, CurriculumUpdate, Frontier
+from paced.wire import Alarm, Curriculum, CurriculumPreview, CurriculumUpdate, Frontier
 
 router = APIRouter(include_in_schema=False)
 N_BATCHES = 200
@@ -38,6 +39,7 @@ class Overview:
     is_newest: bool
     is_complete: bool
     batches: list[BatchSummary]
+    alarms: Sequence[Alarm] = ()
 
 
 def figures(found: Overview) -> dict[str, Figure]:
@@ -72,7 +74,8 @@ async def overview(request: Request, choice: Chosen) -> Overview:
     spreads, is_complete = await state.history.spreads(number, PATIENCE_S)
     found = await state.estimates.frontier(number)
     rows = await lines(state, choice, pool, batches)
-    return Overview(choice, rows, found, law, spreads, is_newest, is_complete, batches)
+    alarms = await state.alarms.check(choice.measurement.measurement_id, patience_s=PATIENCE_S)
+    return Overview(choice, rows, found, law, spreads, is_newest, is_complete, batches, alarms)
 
 
 async def present(state: Any, curriculum: Curriculum, pool: Pool) -> tuple[CurriculumPreview, bool]:

@@ -31,6 +31,7 @@ SHOWN = {
 }
 KEY_METRICS = ("loss", "kl_per_token", "grad_norm", "tokens_per_s")
 N_BATCHES = 64  # newest, for the distribution of loss weights
+PATIENCE_S = 1.0  # for counts of old checkpoints
 Z = 1.645  # of a central 90 % interval
 
 
@@ -123,7 +124,7 @@ def _holdout(steps: Sequence[HoldoutStep], shapes: list[Json]) -> Figure:
             (one.step, one.point.checkpoint_index, one.point.pass_rate, width, one.point.n_problems)
             for one, width in zip(steps, half, strict=True)
         ],
-        about="At the checkpoints that this run wrote, on problems never trained on, with 90 % intervals.",
+        about="On problems never trained on, at the checkpoint it began from and those it wrote.",
     )
 
 
@@ -222,5 +223,9 @@ async def _holdout_steps(state: Any, choice: Choice, run_id: str) -> list[Holdou
     steps = {made.index: made.step for made in written if made.run_id == run_id and made.step is not None}
     if not steps:
         return []
-    points = await state.estimates.holdout(choice.number, min(steps))
+    first = min(steps)
+    begun = next((made.parent_index for made in written if made.index == first), None)
+    steps.setdefault(first - 1 if begun is None else begun, 0)  # the checkpoint that the run began from
+    spreads, _ = await state.history.spreads(choice.number, PATIENCE_S)
+    points = [spread.holdout for spread in spreads if spread.holdout is not None]
     return [HoldoutStep(steps[p.checkpoint_index], p) for p in points if p.checkpoint_index in steps]

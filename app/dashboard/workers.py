@@ -13,6 +13,7 @@ from app.dashboard.twins import page
 from paced.wire import Alarm, Verdict, WorkerActivity, Workers
 
 router = APIRouter(include_in_schema=False)
+PATIENCE_S = 0.2  # for counts of old checkpoints
 COLOURS = {
     Verdict.PASS: "$green",
     Verdict.FAIL: "$blue",
@@ -104,4 +105,6 @@ async def workers(request: Request, choice: Chosen) -> WorkersPage:
         return WorkersPage(choice)
     state: Any = request.app.state
     measurement_id = choice.measurement.measurement_id
-    return WorkersPage(choice, await state.rollouts.workers(measurement_id), await state.alarms.check(measurement_id))
+    seen = await state.rollouts.workers(measurement_id)
+    alarms = await state.alarms.check(measurement_id, workers=seen, patience_s=PATIENCE_S)
+    return WorkersPage(choice, seen, alarms)

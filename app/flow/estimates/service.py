@@ -100,10 +100,10 @@ class EstimateService:
             by_problem[observation.problem_id].append(observation)
         return by_problem
 
-    async def holdout(self, measurement_id: int, first: int = 0) -> list[HoldoutPoint]:
-        """Mean pass rate of the hold-out at each checkpoint from the `first`, its standard error over problems."""
+    async def holdout(self, measurement_id: int) -> list[HoldoutPoint]:
+        """Mean pass rate of the hold-out at each checkpoint, its standard error over problems."""
         by_checkpoint = defaultdict(list)
-        for checkpoint, _problem, n_passed, n_counted in await self._store.holdout_groups(measurement_id, first):
+        for checkpoint, _problem, n_passed, n_counted in await self._store.holdout_groups(measurement_id):
             by_checkpoint[checkpoint].append((n_passed, n_counted))
         return [_holdout_point(checkpoint, groups) for checkpoint, groups in by_checkpoint.items()]
 

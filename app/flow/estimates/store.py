@@ -231,15 +231,15 @@ class EstimateStore:
         return [Observation.model_validate({**row, "verdicts": verdict_counts(row)}) for row in rows]
 
     @reads
-    def holdout_groups(self, conn: Connection, measurement_id: int, first: int = 0) -> list[tuple[int, int, int, int]]:
-        """(checkpoint, problem, passed, counted) of the counted hold-out groups that a worker measured."""
+    def holdout_groups(self, conn: Connection, measurement_id: int) -> list[tuple[int, int, int, int]]:
+        """(checkpoint, problem, passed, counted) of every counted hold-out group that a worker measured."""
         o, e = observations.c, estimates.c
         measurement = measurement_row(conn, measurement_id)
         query = (
             select(o.checkpoint_index, o.problem_id, func.sum(o.n_passed), func.sum(o.n_counted))
             .join(estimates, (e.measurement_id == o.measurement_id) & (e.problem_id == o.problem_id))
             .where(o.measurement_id == measurement_id, o.n_counted > 0, o.batch_id.is_(None))
-            .where(is_held_out(measurement["holdout_share"]), o.checkpoint_index >= first)
+            .where(is_held_out(measurement["holdout_share"]))
             .group_by(o.checkpoint_index, o.problem_id)
             .order_by(o.checkpoint_index)
         )

@@ -106,18 +106,21 @@ def _workers(conn: Connection, measurement_id: int, now: dt.datetime) -> list[Ro
     answers = sum((a[name] for name in COUNTED.values()), start=a.n_pass * 0)
     recent, hour = minute_of(now) - 4 * MINUTE, minute_of(now) - HOUR + MINUTE
     sums = {"n_groups": a.n_groups, "n_answers": answers, "n_tokens": a.n_tokens}
+    idle = {f"{name}_{window}": 0 for name in sums for window in ("5m", "1h")}
+    mine = a.measurement_id == measurement_id
+    seen = select(a.worker, func.max(a.minute).label("last_seen_at")).where(mine, a.minute >= now - DAY)  # by its key
+    found = {row["worker"]: {**row, **idle} for row in rows_as_dicts(conn.execute(seen.group_by(a.worker)))}
     query = (
         select(
             a.worker,
             func.max(a.last_at).label("last_seen_at"),
             *(_since(term, recent).label(f"{name}_5m") for name, term in sums.items()),
-            *(_since(term, hour).label(f"{name}_1h") for name, term in sums.items()),
+            *(func.sum(term).label(f"{name}_1h") for name, term in sums.items()),
         )
-        .where(a.measurement_id == measurement_id, a.minute >= now - DAY)
+        .where(mine, a.minute >= hour)
         .group_by(a.worker)
     )
-    found = {row["worker"]: row for row in rows_as_dicts(conn.execute(query))}
-    idle = {f"{name}_{window}": 0 for name in sums for window in ("5m", "1h")}
+    found |= {row["worker"]: row for row in rows_as_dicts(conn.execute(query))}
     none: Row = {"n_live": 0, "n_late": 0, "n_lost": 0}
     for lease in _leases(conn, measurement_id, now):
         row = found.setdefault(lease["worker"], {"worker": lease["worker"], "last_seen_at": None, **idle})

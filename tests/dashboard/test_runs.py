@@ -50,8 +50,9 @@ def test_one_run_shows_its_curves_hold_out_and_loss_weights(world: World, browse
     assert "<dt>learning_rate</dt><dd>1e-05</dd>" in page.text
     found = browser.get(f"/runs/{runs[0].run_id}.json").json()
     assert (found["switches"], found["stages"]) == ([10.0], ["forward_kl", "reverse_kl"])
-    ((step),) = found["holdout"]
-    assert (step["step"], step["point"]["n_problems"]) == (20, world.measurement.n_holdout)
+    begun, written = found["holdout"]
+    assert (begun["step"], begun["point"]["checkpoint_index"]) == (0, 0), "the checkpoint that it began from"
+    assert (written["step"], written["point"]["n_problems"]) == (20, world.measurement.n_holdout)
     assert len(found["loss_weights"]["forward_kl"]) == 48
     smooth = browser.get(f"/runs/{runs[0].run_id}.json", params={"smooth": 7}).json()["metrics"]["grad_norm"]
     raw = found["metrics"]["grad_norm"]

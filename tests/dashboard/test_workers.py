@@ -31,6 +31,9 @@ def test_workers_and_alarms_are_shown(make_world: MakeWorld, browser: httpx2.Cli
     assert '<span class="tag good">1 live</span>' in page
     assert "grader failing" in page
     assert f"paced workers {world.curriculum.measurement_id}" in page
+    overview = browser.get("/overview", params=chosen).text
+    assert "grader failing" in overview
+    assert "50% of 160 answers" in overview
     found = browser.get("/workers.json", params=chosen).json()
     assert found["workers"]["verdicts"] == {"pass": 80, "timeout": 80}
     assert [alarm["name"] for alarm in found["alarms"]] == ["grader_failing"]

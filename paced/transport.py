@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from paced import __version__
 from paced.calls import Call
-from paced.errors import Unreachable, VersionMismatch, api_error
+from paced.errors import NotAllowed, Unreachable, VersionMismatch, api_error
 from paced.retrying import Outcome, Tries
 
 T = TypeVar("T")
@@ -68,7 +68,7 @@ class Transport:
             outcome = self._try(call)
             wait_s = tries.wait_s(outcome)
             if wait_s is None:
-                return answer(self.target.url, call, outcome)
+                return answer(self.target, call, outcome)
             time.sleep(wait_s)
 
     def _try(self, call: Call[Any]) -> Outcome:
@@ -106,7 +106,7 @@ class AsyncTransport:
             outcome = await self._try(call)
             wait_s = tries.wait_s(outcome)
             if wait_s is None:
-                return answer(self.target.url, call, outcome)
+                return answer(self.target, call, outcome)
             await asyncio.sleep(wait_s)
 
     async def _try(self, call: Call[Any]) -> Outcome:
@@ -144,8 +144,9 @@ async def _async_chunks(path: Path) -> AsyncIterator[bytes]:
             yield chunk
 
 
-def answer(url: str, call: Call[T], outcome: Outcome) -> T:
+def answer(target: Target, call: Call[T], outcome: Outcome) -> T:
     """What the last try of a call comes to."""
+    url = target.url
     if isinstance(outcome, httpx2.TransportError):
         raise Unreachable(
             f"no answer from {url} ({type(outcome).__name__}: {outcome}). "
@@ -160,6 +161,9 @@ def answer(url: str, call: Call[T], outcome: Outcome) -> T:
     refusal = api_error(outcome.status_code, _problem(outcome))
     if refusal.code in _OF_OTHER_VERSION and theirs is not None and not is_compatible(theirs):
         raise VersionMismatch(url, call.method, call.path, theirs, refusal.detail) from refusal
+    if isinstance(refusal, NotAllowed) and not target.key:
+        told = "this client has no key: give `key`, or set PACED_KEY"
+        raise NotAllowed(refusal.status, refusal.code, f"{refusal.detail}; {told}", refusal.members)
     raise refusal
 
 

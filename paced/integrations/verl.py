@@ -1,8 +1,8 @@
 """verl on a curriculum: a data set for `data.custom_cls` whose prompts are a run's batches, and which reports steps.
 
 `data.train_files=paced:CURRICULUM/RUN data.shuffle=False data.custom_cls.path=pkg://paced.integrations.verl
-data.custom_cls.name=CurriculumDataset`. Written to verl 0.9.1 (0.7.1 and 0.8.0 call `on_batch_end`
-too), which is imported for other files only, and was not run.
+data.custom_cls.name=CurriculumDataset`. Written to verl 0.9.1 and tested with its hooks (0.7.1 and 0.8.0 call
+`on_batch_end` too); its trainers were not run. It is imported for other files only.
 """
 
 from collections import Counter, defaultdict

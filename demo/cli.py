@@ -39,7 +39,7 @@ def demo(
     copy of the student that sees the answers as teacher. About 20 minutes on 2 CPU cores. Ctrl-C stops it; the
     same command goes on where it stopped.
     """
-    from demo.flow import OWN_PROBLEMS, Plan, keep_minutes, minutes_before, run_demo
+    from demo.flow import OWN_PROBLEMS, Plan, dashboard_of, keep_minutes, minutes_before, run_demo
     from demo.processes import ChildFailed, Children
     from demo.report import show
 
@@ -68,7 +68,10 @@ def demo(
             typer.echo(json.dumps(report.as_dict()) if as_json else "")
             if not leave:
                 notes.print(
-                    f"The service stays open on {client.url}; its key is in {data}/service/admin.key. Ctrl-C ends it."
+                    f"The service stays open on {client.url}; its key is in {data}/service/admin.key. Ctrl-C ends it.\n"
+                    f"Its dashboard: {dashboard_of(client)} (works once)",
+                    highlight=False,
+                    soft_wrap=True,
                 )
                 sys.stdout.flush()
                 signal.pause()

@@ -182,11 +182,17 @@ def make_progress() -> Progress:
     return Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True))
 
 
+def dashboard_of(client: Client) -> str:
+    """A link to the dashboard that works once."""
+    return client.url + client.create_sign_in_link().path
+
+
 def run_demo(plan: Plan, children: Children, say: Callable[[str], None]) -> tuple[Client, Report]:
     """The whole loop: measure, train forward, measure, train reverse, measure."""
     started = time.monotonic() - minutes_before(plan) * 60
     client = start_service(plan, children)
     say(f"service on {client.url}")
+    say(f"dashboard: {dashboard_of(client)} signs a browser in once")
     world = prepare(plan, client, say)
     say("loading vLLM (half a minute on a CPU)")
     start_worker(client, children, world)

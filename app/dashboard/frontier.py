@@ -17,6 +17,7 @@ EDGES = np.linspace(0.0, 1.0, N_BINS + 1)
 MIDDLES = ((EDGES[1:] + EDGES[:-1]) / 2).tolist()
 PERCENT = {"tickformat": ".0%", "rangemode": "tozero"}
 SE_95 = 1.96
+SMALL = {"font": {"size": 12}}
 
 
 def histogram(frontier: Frontier, law: CurriculumPreview | None, kernel: Kernel | None) -> Figure:
@@ -29,7 +30,7 @@ def histogram(frontier: Frontier, law: CurriculumPreview | None, kernel: Kernel 
         shares = law.problem_shares
         data = [_drawn(law), _kernel(kernel)]
         about = "Training problems by estimated pass rate, what a draw takes of them, and the weight w(p) of the "
-        about += "curriculum (right). The shaded band is the frontier, 0.1 < p < 0.9."
+        about += "curriculum. The shaded band is the frontier, 0.1 < p < 0.9."
     look = {"marker": {"color": "$blue"}, "hovertemplate": "p %{x:.3f}<br>%{y:.1%} of problems<extra></extra>"}
     bars: Json = {"type": "bar", "x": MIDDLES, "y": shares, "name": "problems", **look}
     columns = ["p from", "p to", "share of problems"]
@@ -42,7 +43,7 @@ def histogram(frontier: Frontier, law: CurriculumPreview | None, kernel: Kernel 
         data=[bars, *data],
         layout=layout(
             height=320,
-            xaxis=axis("pass rate p", range=[0, 1], nticks=11),
+            xaxis=axis("pass rate p", range=[0, 1], nticks=6),
             yaxis=axis("share", **PERCENT),
             yaxis2={"overlaying": "y", "side": "right", "range": [0, 1.05], "showgrid": False, "visible": False},
             shapes=[_band("x", FRONTIER)],
@@ -91,7 +92,12 @@ def heat(spreads: Sequence[Spread]) -> Figure:
         "y": steps,
         "z": [[column[i] for column in shares] for i in range(n_steps + 1)],
         "colorscale": [[0, "$heat-0"], [1, "$heat-1"]],
-        "colorbar": {"tickformat": ".0%", "thickness": 10, "outlinewidth": 0, "title": {"text": "groups"}},
+        "colorbar": {
+            "tickformat": ".0%",
+            "thickness": 10,
+            "outlinewidth": 0,
+            "title": {"text": "groups", "font": {"size": 12}},
+        },
         "hovertemplate": "checkpoint %{x}<br>p %{y:.3f}<br>%{z:.1%} of groups<extra></extra>",
         "xgap": 1,
         "ygap": 1,

@@ -1,8 +1,11 @@
 """The overview in Chromium: signing in by a link, and the histogram that moves while answers arrive."""
 
-import pytest
-from playwright.sync_api import expect
+from pathlib import Path
 
+import pytest
+from playwright.sync_api import Browser, expect
+
+from docs import screenshots
 from tests.app.conftest import MakeWorld
 from tests.app.world import World
 from tests.browser.conftest import OpenPage
@@ -52,3 +55,16 @@ def test_the_theme_is_kept(filled: World, open_page: OpenPage) -> None:
     assert dark != light
     page.reload()
     assert page.evaluate(background) == dark
+
+
+@pytest.mark.parametrize("shared_service", ["sqlite"], indirect=True, scope="module")
+def test_pictures_are_taken_of_every_page(filled: World, chromium: Browser, tmp_path: Path) -> None:
+    addresses = dict(screenshots.pages(filled.client))
+    assert {"overview", "problems", "problem", "batches", "batch", "runs", "run", "comparison"} <= set(addresses)
+    page = screenshots.signed_in(chromium, filled.client, "dark", screenshots.SIZES["-narrow"])
+    for name in ("overview", "batch"):
+        screenshots.take(page, filled.client.url + addresses[name], tmp_path / f"{name}.png")
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    screenshots.take(page, f"{filled.client.url}/batches/bat_nope", tmp_path / "nothing.png")
+    assert not (tmp_path / "nothing.png").exists()
+    page.context.close()

@@ -63,7 +63,8 @@ async def curriculum(request: Request, choice: Chosen) -> CurriculumPage:
         return CurriculumPage(choice)
     state: Any = request.app.state
     versions = _changes(await state.curricula.versions(present.curriculum_id), present)
-    given = {name: value for name, value in request.query_params.items() if value and name in Sliders.model_fields}
+    asked = request.query_params.items()
+    given = {name: text for name, text in asked if name in Sliders.model_fields and (text or name == "shares")}
     sliders = Sliders.of(present)
     try:
         sliders = Sliders.model_validate(given).over(present)
@@ -99,7 +100,8 @@ async def apply(
             code="changed_meanwhile",
         )
     try:
-        update = sliders.update(present)
+        # a form leaves out what is empty, and its shares are all there shall be
+        update = sliders.model_copy(update={"shares": sliders.shares or ""}).update(present)
     except ValidationError as error:
         raise Invalid(_said(error), code="bad_rule") from error
     made = await curricula.update(curriculum_id, update)

@@ -17,6 +17,7 @@ from app.dashboard.overview import LAW_EVERY_S
 from app.dashboard.overview import router as overview_router
 from app.dashboard.problem import router as problem_router
 from app.dashboard.problems import router as problems_router
+from app.dashboard.run import router as run_router
 from app.dashboard.runs import router as runs_router
 from app.dashboard.signing import HOME
 from app.dashboard.signing import router as signing_router
@@ -37,8 +38,9 @@ ROUTERS = (
     curriculum_router,
     batches_router,
     explanation_router,
-    comparison_router,  # before runs: it is no run's id
+    comparison_router,  # before a run: it is no run's id
     runs_router,
+    run_router,
 )
 
 

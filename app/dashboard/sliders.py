@@ -13,7 +13,7 @@ _SHARE = re.compile(r"(?P<tag>.+?)[\s:=]+(?P<share>\d+(?:\.\d+)?|\.\d+)(?P<perce
 
 
 class Sliders(BaseModel):
-    """What is left out stays as it is; `shares` reads `algebra 20%, geometry 0.1`, and empty leaves none."""
+    """What is left out stays as it is; `shares` reads `algebra 20%, geometry 0.1`, and an empty text leaves none."""
 
     alpha: float | None = None
     beta: float | None = None
@@ -22,7 +22,7 @@ class Sliders(BaseModel):
     band_high: float | None = None
     min_groups: int | None = None
     retest_share: float | None = None
-    shares: str = ""
+    shares: str | None = None
     version: int | None = None
 
     @classmethod
@@ -41,17 +41,9 @@ class Sliders(BaseModel):
             version=curriculum.version,
         )
 
-    @property
-    def is_moved(self) -> bool:
-        """Whether a form holds any of them."""
-        return bool(self.model_fields_set)
-
     def over(self, present: Curriculum) -> Self:
         """All of them, those left out as they are now."""
-        if not self.is_moved:
-            return type(self).of(present)
-        given = {"shares": self.shares, **self.model_dump(exclude_none=True)}
-        return type(self).of(present).model_copy(update=given)
+        return type(self).of(present).model_copy(update=self.model_dump(exclude_none=True))
 
     def update(self, present: Curriculum) -> CurriculumUpdate:
         """The change that they stand for; raises ValidationError, and Invalid for shares that cannot be read."""
@@ -64,7 +56,7 @@ class Sliders(BaseModel):
                 "gamma": s.gamma,
                 "filters": {**filters, "min_groups": s.min_groups},
                 "retest_share": s.retest_share,
-                "strata": strata_of(s.shares),
+                "strata": strata_of(s.shares or ""),
             }
         )
 

@@ -49,6 +49,13 @@ def test_a_change_in_the_address_is_previewed_and_not_made(world: World, browser
     assert world.client.curriculum(world.curriculum.curriculum_id).version == 1
 
 
+def test_what_an_address_leaves_out_stays(world: World, browser: httpx2.Client) -> None:
+    strata = [wire.Stratum(tag="sum", share=0.25)]
+    world.client.update_curriculum(world.curriculum.curriculum_id, wire.CurriculumUpdate(strata=strata))
+    assert '<span class="chip">γ 2 → 6</span></p>' in browser.get(address(world, gamma=6)).text
+    assert "shares by tag sum 0.25 → none" in browser.get(address(world, gamma=6, shares="")).text
+
+
 def test_the_form_applies_a_change_under_a_new_version(world: World, browser: httpx2.Client) -> None:
     token = csrf_of(browser.get(address(world)).text)
     path = f"/curricula/{world.curriculum.curriculum_id}"

@@ -54,6 +54,9 @@ def test_one_run_shows_its_curves_hold_out_and_loss_weights(world: World, browse
     assert (begun["step"], begun["point"]["checkpoint_index"]) == (0, 0), "the checkpoint that it began from"
     assert (written["step"], written["point"]["n_problems"]) == (20, world.measurement.n_holdout)
     assert len(found["loss_weights"]["forward_kl"]) == 48
+    rows = list(csv.DictReader(io.StringIO(browser.get(f"/runs/{runs[0].run_id}.csv").text)))
+    assert len(rows) == 20 * len(found["metrics"])
+    assert {row["metric"] for row in rows} >= {"kl_per_token", "grad_norm", "tokens_per_s"}
     smooth = browser.get(f"/runs/{runs[0].run_id}.json", params={"smooth": 7}).json()["metrics"]["grad_norm"]
     raw = found["metrics"]["grad_norm"]
     assert max(smooth["high"]) == max(raw["mean"]), "the spike stays in the band"

@@ -16,6 +16,7 @@ def test_a_sharper_gamma_is_previewed_and_not_made(make_world: MakeWorld) -> Non
     assert list(world.client.batches(curriculum.curriculum_id)) == []
     assert (found.version, found.n_trained, found.n_measured, found.batch_size) == (1, 120, 120, None)
     assert len(found.edges) == 21
+    assert found.edges[3] == 0.15
     for shares in (found.problem_shares, found.present.draw_shares, found.changed.draw_shares):
         assert sum(shares) == pytest.approx(1.0)
     present, changed = found.present, found.changed

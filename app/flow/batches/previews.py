@@ -59,7 +59,7 @@ def _compared(
     return CurriculumPreview(
         curriculum_id=curriculum["curriculum_id"],
         version=curriculum["version"],
-        edges=EDGES.tolist(),
+        edges=EDGES.round(10).tolist(),
         problem_shares=binned(p, np.ones(len(p))),
         n_trained=len(rows),
         n_measured=len(measured),

@@ -117,7 +117,7 @@ class EstimateService:
         counts, edges = np.histogram(known, bins=N_BINS, range=(0.0, 1.0))
         share = 1.0 - is_settled(known).mean() if len(known) else None
         return Frontier(
-            edges=edges.tolist(),
+            edges=edges.round(10).tolist(),
             counts=counts.tolist(),
             n_measured=len(known),
             n_unmeasured=len(p) - len(known),

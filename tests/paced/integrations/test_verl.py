@@ -1,7 +1,8 @@
 """verl's own data set hook, loader and protocol, without its trainer, which needs GPUs.
 
 verl is not among the project's dependencies: it holds transformers below 5.11. To run this against it, put
-`pip install --no-deps verl ray tensordict omegaconf hydra-core antlr4-python3-runtime==4.9.3 codetiming` on the path.
+`pip install --no-deps verl ray tensordict pyvers msgpack omegaconf hydra-core antlr4-python3-runtime==4.9.3 codetiming`
+on the path.
 """
 
 import shlex

@@ -108,6 +108,7 @@ def _addresses(client: Client, curriculum_id: str) -> dict[str, str]:
         "batch": f"/batches/{batch.batch_id}",
         "runs": f"/runs?{chosen}",
         "run": f"/runs/{run.run_id}",
+        "comparison": f"/runs/compare?{chosen}&run_id={run.run_id}",
     }
 
 

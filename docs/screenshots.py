@@ -47,6 +47,7 @@ def pages(client: Client) -> Iterator[tuple[str, str]]:
     chosen = f"curriculum={curriculum.curriculum_id}"
     for name in ("overview", "problems", "workers", "disputes", "curricula", "batches", "runs"):
         yield name, f"/{name}?{chosen}"
+    yield "preview", f"/curricula?{chosen}&gamma=6&band_low=0.1&band_high=0.9"
     middle = list(client.estimates(curriculum.measurement_id, query="p>0.3 p<0.7 sort:-attempts", limit=1))[:1]
     for estimate in middle:
         yield "problem", f"/problems/{curriculum.problem_set}/{estimate.ordinal}?{chosen}"

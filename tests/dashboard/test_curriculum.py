@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from app.dashboard.sliders import Sliders, strata_of
-from app.dashboard.words import differences
+from app.dashboard.words import differences, effects
 from app.errors import Invalid
 from paced import wire
 from tests.app.conftest import MakeWorld
@@ -155,3 +155,26 @@ def test_differences_name_each_field() -> None:
     after = {"gamma": 2.0, "kernel": {"alpha": 2.5, "beta": 1.0}, "strata": [{"tag": "a", "share": 0.5}]}
     assert differences(before, after) == ["α 1 → 2.5", "shares by tag none → a 0.5"]
     assert differences(before, before) == []
+
+
+def preview(**changed: object) -> wire.CurriculumPreview:
+    """The example of the API with another outcome."""
+    config = wire.CurriculumPreview.model_config["json_schema_extra"]
+    assert isinstance(config, dict)
+    shown = config["examples"][0]  # type: ignore[index,call-overload]
+    sides = {name: changed.pop(name) for name in ("moved_share",) if name in changed}
+    return wire.CurriculumPreview.model_validate({**shown, **sides, "changed": {**shown["changed"], **changed}})
+
+
+def test_effects_are_told_in_words() -> None:
+    found = effects(preview(moved_share=0.25, frontier_share=0.9, mean_pass_rate=0.46, effective_problems=100.0))
+    assert found == [
+        "25% of the draw goes to other problems.",
+        "The share on the frontier (0.1 < p < 0.9) rises from 82% to 90%.",
+        "The number of problems that it is effectively spread over falls from 172 to 100.",
+    ]
+    assert effects(preview(n_drawable=0)) == ["Nothing could be drawn any more."]
+    assert effects(preview(moved_share=None)) == ["290 problems could be drawn, where now none can."]
+    assert effects(preview(moved_share=0.0)) == []
+    loss = effects(preview(moved_share=0.0, loss_shares=[0.5, 0.5]))
+    assert loss == ["The draw stays; 10% of the weight in the loss moves."]

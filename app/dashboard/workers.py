@@ -82,7 +82,8 @@ def _verdicts(workers: Workers) -> Figure:
         "x": counts,
         "y": labels,
         "text": [f"{n / total:.1%}" for n in counts],
-        "textposition": "auto",
+        "textposition": "outside",
+        "cliponaxis": False,
         "marker": {"color": [COLOURS[name] for name in names]},
         "hovertemplate": "%{y}: %{x:,}<extra></extra>",
     }
@@ -90,7 +91,9 @@ def _verdicts(workers: Workers) -> Figure:
         title="Verdicts of the last hour",
         data=[bars],
         layout=layout(
-            xaxis=axis("answers", rangemode="tozero"), yaxis={"autorange": "reversed", "type": "category"}, bargap=0.3
+            xaxis=axis("answers", range=[0, 1.15 * max(counts, default=1)]),
+            yaxis={"autorange": "reversed", "type": "category"},
+            bargap=0.3,
         ),
         columns=("verdict", "answers", "share"),
         rows=[(label, n, f"{n / total:.1%}") for label, n in zip(labels, counts, strict=True)],

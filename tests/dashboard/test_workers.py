@@ -34,6 +34,8 @@ def test_workers_and_alarms_are_shown(make_world: MakeWorld, browser: httpx2.Cli
     overview = browser.get("/overview", params=chosen).text
     assert "grader failing" in overview
     assert "50% of 160 answers" in overview
+    assert "See the workers" in overview
+    assert "See the workers" not in page
     found = browser.get("/workers.json", params=chosen).json()
     assert found["workers"]["verdicts"] == {"pass": 80, "timeout": 80}
     assert [alarm["name"] for alarm in found["alarms"]] == ["grader_failing"]

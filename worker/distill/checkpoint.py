@@ -20,11 +20,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
 
 from worker.distill.errors import ConfigRefused, FolderBusy, StateBroken
-from worker.distill.model import frozen_copy
+from worker.distill.ranks import Ranks
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -39,11 +46,15 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: the next step, the newest checkpoint, and the step at which that was registered."""
+    """How far a run is: the next step, the newest checkpoint, and the step at which that was registered.
+
+    `decided_step` is the last one at which it was asked whether the stage ends.
+    """
 
     step: int
     checkpoint_index: int
     published_step: int = 0
+    decided_step: int = 0
 
 
 def read_record(out: Path) -> RunRecord | None:
@@ -92,15 +103,54 @@ def locked(out: Path) -> Iterator[None]:
         yield
 
 
-def save_state(out: Path, model: Any, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
-    """Replace the resume state; the former one stays until this one is on disk."""
-    partial = out / "state.pt.partial"
+def save_state(out: Path, model: Any, optimizer: torch.optim.Optimizer, progress: Progress, ranks: Ranks) -> None:
+    """Replace the resume state; the former one stays until this one is on disk. Every rank takes part."""
+    options = _options(model)
     state = {
         "format": FORMAT,
         "progress": asdict(progress),
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "model": _trained(model, get_model_state_dict(model, options=options)),
+        "optimizer": get_optimizer_state_dict(model, optimizer, options=options),
     }
+    ranks.from_first(lambda: _write_state(out, state))
+
+
+def load_state(out: Path, model: Any, optimizer: torch.optim.Optimizer, ranks: Ranks) -> Progress | None:
+    """Put the saved weights and optimiser back, None if nothing was saved; the number of ranks may be another.
+
+    Raises StateBroken.
+    """
+    state: dict[str, Any] = {"model": {}, "optimizer": {}}
+    progress = ranks.from_first(lambda: _read_state(out, state))
+    if progress is not None:
+        options = _options(model, is_told=ranks.n_ranks > 1)
+        with _naming(out / "state.pt"):
+            set_model_state_dict(model, state["model"], options=options)
+            set_optimizer_state_dict(model, optimizer, state["optimizer"], options=options)
+    return progress
+
+
+def _trained(model: Any, weights: dict[str, Any]) -> dict[str, Any]:
+    """The weights that are trained, each also by the name of what is tied to it."""
+    frozen = {id(p) for p in model.parameters() if not p.requires_grad}
+    names = {name for name, p in model.named_parameters(remove_duplicate=False) if id(p) in frozen}
+    return {name: tensor for name, tensor in weights.items() if name not in names}
+
+
+def _options(model: Any, *, is_told: bool = False) -> StateDictOptions:
+    """Whole tensors of what is trained, on the first rank's CPU; `is_told`: from there to all ranks."""
+    has_frozen = any(not parameter.requires_grad for parameter in model.parameters())
+    return StateDictOptions(
+        full_state_dict=True,
+        cpu_offload=True,
+        ignore_frozen_params=has_frozen,
+        strict=not has_frozen,
+        broadcast_from_rank0=is_told,
+    )
+
+
+def _write_state(out: Path, state: dict[str, Any]) -> None:
+    partial = out / "state.pt.partial"
     with partial.open("wb") as file:
         torch.save(state, file)
         file.flush()
@@ -109,18 +159,21 @@ def save_state(out: Path, model: Any, optimizer: torch.optim.Optimizer, progress
     _sync_folder(out)
 
 
-def load_state(out: Path, model: Any, optimizer: torch.optim.Optimizer) -> Progress | None:
-    """Put the saved weights and optimiser back, None if nothing was saved. Raises StateBroken."""
+def _read_state(out: Path, into: dict[str, Any]) -> Progress | None:
     file = out / "state.pt"
     if not file.exists():
         return None
+    with _naming(file):
+        into.update(torch.load(file, map_location="cpu", weights_only=True))
+        if into["format"] != FORMAT:
+            raise ValueError(f"it has format {into['format']}, this version reads {FORMAT}")
+        return Progress(**into["progress"])
+
+
+@contextlib.contextmanager
+def _naming(file: Path) -> Iterator[None]:
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        if state["format"] != FORMAT:
-            raise ValueError(f"it has format {state['format']}, this version reads {FORMAT}")
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        return Progress(**state["progress"])
+        yield
     except Exception as error:  # torch raises whatever the file's damage leads it to
         raise StateBroken(
             f"{file} cannot be resumed from ({error}): remove it to redo the run from its first step, "
@@ -128,15 +181,15 @@ def load_state(out: Path, model: Any, optimizer: torch.optim.Optimizer) -> Progr
         ) from error
 
 
-def export(model: Any, tokenizer: Any, out: Path, step: int, dtype: torch.dtype) -> Path:
-    """Write the weights as a Hugging Face folder, which appears whole; one that is there already is kept."""
-    folder = (out / "checkpoints" / f"step-{step:06d}").resolve()
+def export(model: Any, tokenizer: Any, out: Path, step: int) -> Path:
+    """Write a model as a Hugging Face folder, which appears whole; one that is there already is kept."""
+    folder = checkpoint_folder(out, step)
     if folder.exists():
         return folder
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    frozen_copy(model, dtype).save_pretrained(partial)
+    model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
     for file in partial.iterdir():
         file.chmod(0o644)  # rollout workers may run as another user
@@ -145,6 +198,11 @@ def export(model: Any, tokenizer: Any, out: Path, step: int, dtype: torch.dtype)
     partial.rename(folder)
     _sync_folder(folder.parent)
     return folder
+
+
+def checkpoint_folder(out: Path, step: int) -> Path:
+    """Where the weights before a step lie."""
+    return (out / "checkpoints" / f"step-{step:06d}").resolve()
 
 
 def replace_file(path: Path, content: bytes) -> None:

@@ -18,6 +18,9 @@ FREE_FIELDS = frozenset(
     {
         "out",
         "micro_batch_size",
+        "micro_batch_tokens",
+        "packing",
+        "gradient_checkpointing",
         "chunk_tokens",
         "device",
         "max_steps",
@@ -27,6 +30,8 @@ FREE_FIELDS = frozenset(
         "save_every",
         "wait_for_measurement",
         "wait_s",
+        "parallel",
+        "rank_timeout_s",
         "teacher_key_env",
         "teacher_requests",
         "teacher_timeout_s",
@@ -51,6 +56,23 @@ class DistillConfig(BaseModel):
 
     batch_size: Annotated[int, Field(ge=1, le=65_536, description="Problems a step")] = 16
     micro_batch_size: Annotated[int, Field(ge=1, description="Sequences at once; less memory, same step")] = 16
+    micro_batch_tokens: (
+        Annotated[int, Field(ge=1, description="Tokens at once, padding included, if fewer sequences fit; null: any")]
+        | None
+    ) = None
+    packing: Annotated[
+        bool, Field(description="Lay sequences end to end instead of padding them; tried on the model first")
+    ] = False
+    gradient_checkpointing: Annotated[
+        bool, Field(description="Compute activations again in the backward pass: less memory, more time, same step")
+    ] = False
+    lora_rank: Annotated[int, Field(ge=0, le=4096, description="Of trained adapters; 0: all weights are trained")] = 0
+    lora_alpha: (
+        Annotated[float, Field(gt=0, description="Adapters count alpha / rank; null: twice the rank")] | None
+    ) = None
+    lora_targets: Annotated[
+        list[str], Field(description="Names of the layers that get adapters; empty: every linear one but the head")
+    ] = []
     learning_rate: Annotated[float, Field(gt=0)] = 2e-5
     reverse_learning_rate: Annotated[float, Field(gt=0, description="In the reverse stage; null: the same")] | None = (
         None
@@ -58,10 +80,21 @@ class DistillConfig(BaseModel):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     clip_norm: Annotated[float, Field(gt=0, description="Gradient norm at which gradients are scaled down")] = 1.0
-    warmup_steps: Annotated[int, Field(ge=0, description="Steps of linear warm-up")] = 0
+    warmup_steps: Annotated[int, Field(ge=0, description="Steps of linear warm-up, in each stage")] = 0
+    lr_schedule: Annotated[
+        Literal["constant", "linear", "cosine"], Field(description="The learning rate after the warm-up, in each stage")
+    ] = "constant"
+    lr_steps: (
+        Annotated[int, Field(ge=1, description="Steps of a stage until it has fallen; null: all of the stage")] | None
+    ) = None
+    lr_floor: Annotated[float, Field(ge=0, le=1, description="Share of the peak to which it falls")] = 0.0
     dtype: Annotated[
         Dtype, Field(description="Of the arithmetic; master weights are float32. auto: bfloat16 where that is fast")
     ] = "auto"
+    weights_dtype: Annotated[
+        Literal["float32", "bfloat16"],
+        Field(description="Of the trained weights; bfloat16 needs less memory, updates are rounded by chance"),
+    ] = "float32"
     reduction: Annotated[
         Literal["seq_mean", "token_mean", "seq_sum"], Field(description="How a sequence's tokens are added up")
     ] = "seq_mean"
@@ -79,6 +112,12 @@ class DistillConfig(BaseModel):
     max_steps: Annotated[int, Field(ge=1, description="End here even if the schedule goes on")] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     device: Annotated[str, Field(description="'auto', or a torch device")] = "auto"
+    parallel: Annotated[
+        Literal["ddp", "fsdp"],
+        Field(description="On several processes: ddp, a whole student on each; fsdp, its weights shared out (FSDP2)"),
+    ] = "ddp"
+    rank_timeout_s: Annotated[float, Field(gt=0, description="Longest wait of a process for another one's part")] = 1800
+    draw_ahead: Annotated[bool, Field(description="Draw the next batch while this one is trained on")] = True
 
     forward_divergence: Annotated[
         Literal["kl", "akl", "jsd"], Field(description="What the stage `forward_kl` minimises, on the teacher's text")
@@ -140,6 +179,19 @@ class DistillConfig(BaseModel):
     on_policy_top_p: Annotated[float, Field(gt=0, le=1, description="The same, for top-p")] | None = None
     report_outcomes: Annotated[bool, Field(description="Report graded on-policy answers as observations")] = False
 
+    stage_ends: Annotated[
+        Literal["steps", "plateau", "mastered"],
+        Field(
+            description="When a stage ends: after its steps in the schedule; or, at a checkpoint before that, when the "
+            "hold-out improves no more, or when enough of the frontier is mastered"
+        ),
+    ] = "steps"
+    plateau_checkpoints: Annotated[
+        int, Field(ge=1, description="Checkpoints in a row that do not beat the best hold-out by its standard error")
+    ] = 3
+    mastered_share: Annotated[
+        float, Field(gt=0, le=1, description="Share with p >= 0.9 of the training problems with p >= 0.1")
+    ] = 0.5
     checkpoint_every: Annotated[int, Field(ge=0, description="Steps between registered checkpoints; 0: stage ends")] = 0
     save_every: Annotated[int, Field(ge=1, description="Steps between saved resume states")] = 20
     wait_for_measurement: Annotated[bool, Field(description="Measure the student anew before the next stage")] = True
@@ -179,6 +231,23 @@ class DistillConfig(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _weights_are_trained(self) -> Self:
+        if self.lora_rank and self.weights_dtype != "float32":
+            raise ValueError(
+                "weights_dtype is of weights that are trained: leave it out with lora_rank, whose adapters "
+                "are float32 and whose frozen weights are in dtype"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _stages_can_end(self) -> Self:
+        if self.stage_ends != "steps" and not self.checkpoint_every:
+            raise ValueError(
+                f"stage_ends {self.stage_ends!r} is looked at where checkpoints are made: give checkpoint_every"
+            )
+        return self
+
     @property
     def by_tag(self) -> dict[str, TeacherAt]:
         """The teachers by tag, the one for all other problems under `default`."""
@@ -203,16 +272,19 @@ class DistillConfig(BaseModel):
         return self.forward_divergence if is_other else stage.value
 
     @property
+    def is_writing_with_copy(self) -> bool:
+        """Whether the student's own text is written by a copy of it."""
+        return self.parallel == "fsdp" or (self.dtype != self.weights_dtype and not self.lora_rank)
+
+    @property
+    def held_dtype(self) -> str:
+        """Of the weights that the student holds; beside adapters that of the arithmetic, unless ranks gather them."""
+        return self.dtype if self.lora_rank and self.parallel != "fsdp" else self.weights_dtype
+
+    @property
     def targets_folder(self) -> Path:
         """Where computed targets lie."""
         return self.targets_dir or self.out / "targets"
-
-    def learning_rate_at(self, step: int, stage: Stage) -> float:
-        """The learning rate of a step: warmed up, then constant, since a schedule may be open-ended."""
-        is_reverse = stage == Stage.REVERSE_KL and self.reverse_learning_rate is not None
-        peak = self.reverse_learning_rate if is_reverse else self.learning_rate
-        assert peak is not None
-        return peak * min(1.0, (step + 1) / max(1, self.warmup_steps))
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide what is computed, as JSON; a resumed run must have the same."""

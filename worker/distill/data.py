@@ -10,7 +10,7 @@ Dimension suffixes: B sequences, T positions, A answer tokens.
 """
 
 # The suffixes above are capitals:
-# ruff: noqa: N806, N815
+# ruff: noqa: N803, N806, N815
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -50,21 +50,35 @@ class Example:
 
 @dataclass(frozen=True)
 class Padded:
-    """Sequences padded on the right, and where in them each answer token is predicted."""
+    """Sequences padded on the right, a row each; or `packed`, one behind the other in a single row without padding.
+
+    `place_B_T` counts each sequence's positions from 0, in a packed row alone. `position_B_A` says where in its row
+    each answer token is predicted.
+    """
 
     input_ids_B_T: Tensor
-    attention_B_T: Tensor
+    attention_B_T: Tensor | None
     position_B_A: Tensor
     mask_B_A: Tensor
+    place_B_T: Tensor | None = None
 
     def to(self, device: torch.device) -> "Padded":
         """The same on a device."""
-        return Padded(
-            self.input_ids_B_T.to(device),
-            self.attention_B_T.to(device),
-            self.position_B_A.to(device),
-            self.mask_B_A.to(device),
-        )
+        held: dict[str, Any] = {name: None if x is None else x.to(device) for name, x in vars(self).items()}
+        return Padded(**held)
+
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """What a causal model of transformers takes; places that begin anew keep packed sequences apart."""
+        named = {"attention_mask": self.attention_B_T, "position_ids": self.place_B_T}
+        return {"input_ids": self.input_ids_B_T} | {name: x for name, x in named.items() if x is not None}
+
+    def predicting(self, hidden_B_T_H: Tensor) -> Tensor:
+        """The hidden states [B, A, H] that predict the answers' tokens."""
+        if self.place_B_T is not None:
+            return hidden_B_T_H[0][self.position_B_A]
+        index_B_A_H = self.position_B_A[:, :, None].expand(-1, -1, hidden_B_T_H.shape[-1])
+        return hidden_B_T_H.gather(1, index_B_A_H)
 
 
 def encode_chat(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
@@ -97,16 +111,54 @@ def encode_answer(tokenizer: Any, text: str, end: int, limit: int, *, is_complet
     return [*ids, end][:limit] if is_complete else ids[:limit]
 
 
-def micro_batches(examples: Sequence[Example], size: int) -> Iterator[list[Example]]:
+def micro_batches(
+    examples: Sequence[Example], size: int, n_tokens: int | None = None, *, is_packed: bool = False
+) -> Iterator[list[Example]]:
     """Split a step into groups of similar length, longest first: little padding, and memory fails at once or never.
 
-    A group has one reader, since the heads of several teachers cannot be compared at once.
+    A group has at most `size` sequences, which take at most `n_tokens`, padding included, on either side; one that is
+    longer is a group of its own. It has one reader, since the heads of several teachers cannot be compared at once.
     """
     by_reader = sorted(examples, key=lambda e: (e.reader, -len(e.student_prompt) - len(e.answer), e.problem_id))
     for _, found in itertools.groupby(by_reader, lambda e: e.reader):
-        by_length = list(found)
-        for start in range(0, len(by_length), size):
-            yield by_length[start : start + size]
+        group: list[Example] = []
+        for example in found:
+            grown = [*group, example]
+            if group and (len(grown) > size or (n_tokens is not None and _n_tokens(grown, is_packed) > n_tokens)):
+                yield group
+                grown = [example]
+            group = grown
+        yield group
+
+
+def _n_tokens(examples: Sequence[Example], is_packed: bool) -> int:
+    """What these take at once, of the student's or the teacher's tokens, whichever are more."""
+    sides = [(len(e.student_prompt) + len(e.answer), len(e.teacher_prompt) + len(e.answer)) for e in examples]
+    if is_packed:
+        return max(map(sum, zip(*sides, strict=True)))
+    return len(sides) * max(map(max, sides))
+
+
+def lay_out(prompts: Sequence[list[int]], answers: Sequence[list[int]], *, is_packed: bool) -> Padded:
+    """Prompts and their answers as tensors, packed or padded."""
+    return pack(prompts, answers) if is_packed else pad(prompts, answers, pad_id=0)
+
+
+def pack(prompts: Sequence[list[int]], answers: Sequence[list[int]]) -> Padded:
+    """Lay prompts and their answers out one behind the other in one row; every prompt and answer must hold a token."""
+    ids: list[int] = []
+    places: list[int] = []
+    starts: list[int] = []
+    for prompt, answer in zip(prompts, answers, strict=True):
+        assert prompt, "an empty prompt predicts nothing"
+        starts.append(len(ids) + len(prompt) - 1)
+        ids += [*prompt, *answer]
+        places += range(len(prompt) + len(answer))
+    lengths_B = torch.tensor([len(answer) for answer in answers])
+    offset_A = torch.arange(max(map(len, answers)))
+    mask_B_A = offset_A < lengths_B[:, None]
+    position_B_A = (torch.tensor(starts)[:, None] + offset_A) * mask_B_A
+    return Padded(torch.tensor([ids]), None, position_B_A, mask_B_A, torch.tensor([places]))
 
 
 def pad(prompts: Sequence[list[int]], answers: Sequence[list[int]], pad_id: int) -> Padded:

@@ -6,6 +6,7 @@ DistillError
 ├── TeacherSilent      the engine that writes the teacher's texts failed
 ├── FolderBusy         another trainer works in the run's folder
 ├── StateBroken        the resume state cannot be read
+├── RankLost           another process of the run ended or does not answer
 ├── WaitedTooLong      no worker did its part in time
 └── Interrupted        a signal asked for the end; the state is saved
 """
@@ -33,6 +34,10 @@ class FolderBusy(DistillError):
 
 class StateBroken(DistillError):
     """What was saved for resuming cannot be read."""
+
+
+class RankLost(DistillError):
+    """Another process of the run is gone; the state is that of the last saved step."""
 
 
 class WaitedTooLong(DistillError):

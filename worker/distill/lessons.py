@@ -13,7 +13,7 @@ from paced.wire import Batch, BatchProblem, Outcome, Profile, Stage
 from worker.distill.config import DistillConfig
 from worker.distill.data import Example, encode_answer, encode_chat, end_of_turn
 from worker.distill.generate import Generated, Generator, answer_text
-from worker.distill.model import DTYPES, copy_weights, frozen_copy
+from worker.distill.model import DTYPES, copy_weights, load_model
 from worker.distill.references import Judge, Library
 from worker.distill.teachers import Teachers
 from worker.rollout.engine import Sampling
@@ -145,11 +145,11 @@ class Lessons:
         return [group[0] for group in self._generator().answers(prompts, sampling)]
 
     def _generator(self) -> Generator:
-        """The student of this moment; in bfloat16 a copy, since casting its weights at every token is slow."""
+        """The student of this moment; a copy where its weights would be cast, gathered or merged at every token."""
         writer = self._student
-        if self._config.dtype != "float32":
+        if self._config.is_writing_with_copy:
             if self._writer is None:
-                self._writer = frozen_copy(self._student, DTYPES[self._config.dtype])
+                self._writer = load_model(self._config.student, DTYPES[self._config.dtype], self._student.device)
             copy_weights(self._student, self._writer)
             writer = self._writer
         return Generator(writer, self._tokenizer, [self._end], self._config.generate_batch_size)

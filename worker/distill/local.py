@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from paced.losses import Projection
-from worker.distill.data import Example, pad
-from worker.distill.model import answer_projection, autocast, check_projection, load_model, sharpened
+from worker.distill.data import Example, lay_out
+from worker.distill.model import answer_projection, autocast, check_packing, check_projection, load_model, sharpened
 from worker.distill.target import Target
 
 SCORED_AT_ONCE = 256  # tokens whose logits are there together
@@ -22,23 +22,26 @@ SCORED_AT_ONCE = 256  # tokens whose logits are there together
 class LocalModel:
     """Reads answers after its own prompts; `sharpness` multiplies its logits."""
 
-    def __init__(self, folder: Path, sharpness: float = 1.0, batch_size: int = 16) -> None:
+    def __init__(self, folder: Path, sharpness: float = 1.0, batch_size: int = 16, *, is_packing: bool = False) -> None:
         self.folder = folder
         self._batch_size = batch_size
         self.model: Any = None
         self._sharpness = sharpness
         self._dtype = torch.float32
+        self._is_packing = is_packing
 
-    def load(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Put the model on a device. Raises ModelRefused."""
+    def load(self, device: torch.device, dtype: torch.dtype, model: Any = None) -> None:
+        """Put the model on a device, unless one that is there will do. Raises ModelRefused."""
         self._dtype = dtype
-        self.model = load_model(self.folder, dtype, device).requires_grad_(requires_grad=False)
+        self.model = model or load_model(self.folder, dtype, device).requires_grad_(requires_grad=False)
         check_projection(self.model, self.folder)
+        if self._is_packing:
+            check_packing(self.model, self.folder)
 
     @torch.no_grad()
     def side(self, examples: Sequence[Example]) -> Projection:
         """What predicts each answer token [B, A, ·], over the whole vocabulary."""
-        padded = pad([e.teacher_prompt for e in examples], [e.answer for e in examples], pad_id=0)
+        padded = lay_out([e.teacher_prompt for e in examples], [e.answer for e in examples], is_packed=self._is_packing)
         device = self.model.device
         with autocast(device, self._dtype):
             return sharpened(answer_projection(self.model, padded.to(device), self._dtype), self._sharpness)

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,16 @@ def batch_metrics(batch: Batch) -> dict[str, float]:
         "frontier_share": sum(FRONTIER[0] < p < FRONTIER[1] for p in batch.pass_rate) / n_items,
         "pass_rate_mean": sum(batch.pass_rate) / n_items,
         "loss_weight_mean": sum(batch.loss_weight) / n_items,
+    }
+
+
+def pooled(parts: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
+    """Figures of ranks as those of all: counts (`n_...`) added up, shares and means weighted by problems."""
+    total = sum(n_problems for n_problems, _ in parts)
+    found = dict.fromkeys(name for _, values in parts for name in values)
+    return {
+        name: sum(values.get(name, 0.0) * (1 if name.startswith("n_") else n / max(1, total)) for n, values in parts)
+        for name in found
     }
 
 

@@ -6,7 +6,7 @@ Dimension suffixes: B sequences, T positions, A answer tokens, H width, V vocabu
 # The suffixes above are capitals:
 # ruff: noqa: N806
 
-import copy
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from paced.losses import Projection
-from worker.distill.data import Padded
+from worker.distill.data import Padded, pack, pad
 from worker.distill.errors import ModelRefused
+from worker.distill.lora import FROZEN, MATRIX, adapters, merged
+from worker.distill.ranks import whole
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 TOLERANCE = 1e-3  # of a probe's logits, relative to the largest
@@ -61,16 +63,45 @@ def load_tokenizer(folder: Path) -> Any:
         raise ModelRefused(f"{folder} holds no tokenizer that can be loaded: {error}") from error
 
 
-def frozen_copy(model: Any, dtype: torch.dtype) -> Any:
-    """A copy that no gradient reaches, in another type."""
-    return copy.deepcopy(model).to(dtype).eval().requires_grad_(requires_grad=False)
+class Body(nn.Module):
+    """A causal model up to its hidden states [B, T, H]: what DDP and FSDP wrap, since the loss multiplies the head."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, **inputs: Tensor) -> Tensor:
+        """The last hidden states of the model's own inputs."""
+        found: Tensor = self.model.base_model(**inputs, use_cache=False).last_hidden_state
+        return found
+
+
+def layers(model: Any) -> list[nn.Module]:
+    """Its blocks, which FSDP gathers one at a time."""
+    names = set(model._no_split_modules or ())
+    return [module for module in model.modules() if type(module).__name__ in names]
+
+
+def plain_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """Each weight by its name in a plain model, whole, adapters merged in, one at a time; all ranks go through all."""
+    adapted = adapters(model)
+    for name, tensor in model.state_dict().items():
+        if MATRIX in name:
+            continue
+        found = whole(tensor.detach())
+        owner, is_adapted, part = name.rpartition(FROZEN)
+        if is_adapted and part == "weight":
+            found = merged(found, adapted[owner])
+        yield f"{owner}.{part}" if is_adapted else name, found
 
 
 @torch.no_grad()
-def copy_weights(source: nn.Module, target: nn.Module) -> None:
-    """Make the target's weights those of the source, rounded to its type."""
-    for theirs, ours in zip(source.parameters(), target.parameters(), strict=True):
-        ours.copy_(theirs)
+def copy_weights(source: Any, target: nn.Module | None) -> None:
+    """Make the target's weights those of the source, rounded to its type; None on ranks that only take part."""
+    theirs = {} if target is None else target.state_dict()
+    for name, tensor in plain_weights(source):
+        if target is not None:
+            theirs[name].copy_(tensor)
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:
@@ -78,17 +109,18 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not torch.float32)
 
 
-def answer_projection(model: Any, padded: Padded, dtype: torch.dtype) -> Projection:
+def answer_projection(
+    model: Any, padded: Padded, dtype: torch.dtype, body: Callable[..., Tensor] | None = None
+) -> Projection:
     """What predicts each answer token: hidden states [B, A, H], and the model's head, unmultiplied.
 
-    On a GPU in bfloat16 both stay in bfloat16, for tensor cores; elsewhere both are float32.
+    On a GPU in bfloat16 both stay in bfloat16, for tensor cores; elsewhere both are float32. `body` is what runs the
+    model up to its hidden states where others take part in it.
     """
-    hidden_B_T_H = model.base_model(
-        input_ids=padded.input_ids_B_T, attention_mask=padded.attention_B_T, use_cache=False
-    ).last_hidden_state
-    index_B_A_H = padded.position_B_A[:, :, None].expand(-1, -1, hidden_B_T_H.shape[-1])
-    is_tensor_core = hidden_B_T_H.is_cuda and dtype is torch.bfloat16
-    return _projection(model, hidden_B_T_H.gather(1, index_B_A_H), dtype if is_tensor_core else torch.float32)
+    body = body or Body(model)
+    hidden_B_A_H = padded.predicting(body(**padded.inputs))
+    is_tensor_core = hidden_B_A_H.is_cuda and dtype is torch.bfloat16
+    return _projection(model, hidden_B_A_H, dtype if is_tensor_core else torch.float32)
 
 
 def sharpened(side: Projection, factor: float) -> Projection:
@@ -117,6 +149,24 @@ def check_projection(model: Any, folder: Path) -> None:
         raise ModelRefused(
             f"{folder} ({type(model).__name__}) makes its logits otherwise than by multiplying hidden states with its "
             "head (a scale between them, perhaps), so the chunked loss does not fit it"
+        )
+
+
+@torch.no_grad()
+def check_packing(model: Any, folder: Path) -> None:
+    """Refuse a model that reads sequences which share a row otherwise than alone. Raises ModelRefused."""
+    prompts, answers = [[1, 2, 3], [4, 5, 6, 7, 8]], [[9, 10], [11]]
+    n_words = model.config.vocab_size
+    prompts, answers = ([[token % n_words for token in ids] for ids in side] for side in (prompts, answers))
+    ours, theirs = (
+        padded.predicting(Body(model)(**padded.inputs)).float()[padded.mask_B_A]
+        for padded in (x.to(model.device) for x in (pack(prompts, answers), pad(prompts, answers, 0)))
+    )
+    tolerance = TOLERANCE if model.dtype is torch.float32 else 30 * TOLERANCE
+    if float((ours - theirs).abs().max()) > tolerance * float(theirs.abs().max()):
+        raise ModelRefused(
+            f"{folder} ({type(model).__name__}, attention {model.config._attn_implementation}) reads sequences that "
+            "are packed into one row otherwise than alone: leave packing off, and give micro_batch_tokens"
         )
 
 

@@ -42,6 +42,16 @@ def open_run(config: DistillConfig, client: Client, curriculum: Curriculum) -> R
     return record
 
 
+def check_alone(client: Client, curriculum_id: str, run_id: str) -> None:
+    """Refuse to end stages of a curriculum that another run is trained on. Raises ConfigRefused."""
+    others = [r.name for r in client.runs(curriculum_id) if r.run_id != run_id and r.state == RunState.RUNNING]
+    if others:
+        raise ConfigRefused(
+            f"stage_ends changes the schedule of curriculum {curriculum_id}, on which run {others[0]!r} trains too: "
+            "give each run a curriculum of its own, or let stages end by steps"
+        )
+
+
 def _run(config: DistillConfig, client: Client) -> Run:
     """The service's run of that name; one that was made without a configuration is taken as it is."""
     for run in client.runs(config.curriculum_id):

@@ -43,11 +43,14 @@ def exits() -> Iterator[Console]:
 
 def train_shown(config: DistillConfig, url: str | None, key: str | None, console: Console, *, is_json: bool) -> None:
     """Train under a progress bar, and say what came of it."""
-    from worker.distill.train import train  # torch takes seconds to import: not for --help
+    from worker.distill.ranks import is_first_launched  # torch takes seconds to import: not for --help
+    from worker.distill.train import train
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    is_first = is_first_launched()
+    if not is_first:
+        logging.getLogger("worker.distill").setLevel(logging.ERROR)  # the first process says it
     stop = Stop()
-    with Client(url, key) as client, obeying_signals(stop), Progress(*columns, console=console) as progress:
+    with Client(url, key) as client, obeying_signals(stop), _bar(console, is_shown=is_first) as progress:
         task = progress.add_task("starting", total=None)
 
         def watch(step: int, n_steps: int | None, values: dict[str, float]) -> None:
@@ -56,9 +59,16 @@ def train_shown(config: DistillConfig, url: str | None, key: str | None, console
             progress.update(task, completed=step + 1, total=total, description=f"step {step}: {loss}")
 
         done = train(config, client, stop, watch)
+    if not is_first:
+        return
     say(console, f"done: {done['n_steps']} steps, checkpoint {done['checkpoint_index']}, {done['out']}")
     if is_json:
         typer.echo(json.dumps(done))
+
+
+def _bar(console: Console, *, is_shown: bool) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, disable=not is_shown)
 
 
 def say(console: Console, text: str) -> None:

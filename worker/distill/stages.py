@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from types import FrameType
 
 from paced.client import Client
-from paced.errors import NothingEligible, ScheduleComplete
-from paced.wire import Batch, Measurement, StagePlan
+from paced.wire import Measurement, StagePlan
 from worker.distill.errors import Interrupted, WaitedTooLong
+from worker.distill.ranks import Ranks
 
 POLL_S = 1.0
 
@@ -31,23 +31,34 @@ class Stop:
         self.signal_number = signal_number
         self._event.set()
 
-    def check(self) -> None:
-        """Raise Interrupted if a stop was asked for."""
-        if self._event.is_set():
-            raise Interrupted("stopped", self.signal_number)
+    @property
+    def is_asked(self) -> bool:
+        """Whether somebody wishes it."""
+        return self._event.is_set()
 
-    def sleep(self, duration_s: float) -> None:
-        """Wait; raises Interrupted as soon as a stop is asked for."""
+    def wait(self, duration_s: float) -> None:
+        """Wait, or until a stop is asked for."""
         self._event.wait(duration_s)
-        self.check()
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to wait for rollout workers (seconds), and the wish that ends any wait."""
+    """How long to wait for rollout workers (seconds), and the wish that ends any wait, whichever rank has it."""
 
     wait_s: float
     stop: Stop
+    ranks: Ranks
+
+    def check(self) -> None:
+        """Raise Interrupted, on every rank, if a stop was asked for on one."""
+        asked = self.ranks.gathered((self.stop.is_asked, self.stop.signal_number))
+        if any(is_asked for is_asked, _ in asked):
+            raise Interrupted("stopped", max(number for _, number in asked))
+
+    def sleep(self, duration_s: float) -> None:
+        """Wait; raises Interrupted as soon as a stop is asked for."""
+        self.stop.wait(duration_s)
+        self.check()
 
 
 @contextmanager
@@ -80,25 +91,14 @@ def is_stage_start(schedule: Sequence[StagePlan], step: int) -> bool:
     return False
 
 
-def draw(client: Client, curriculum_id: str, size: int, run_id: str, step: int, patience: Patience) -> Batch | None:
-    """The batch of one step: the same one however often it is asked for; None when the schedule is over.
-
-    Waits while no problem can be drawn. Raises WaitedTooLong, Interrupted.
-    """
-    deadline, said = time.monotonic() + patience.wait_s, ""
-    while True:
-        try:
-            return client.draw_batch(curriculum_id, size, run_id=run_id, key=f"{run_id}:{step}")
-        except ScheduleComplete:
-            return None
-        except NothingEligible as error:
-            if time.monotonic() > deadline:
-                waited = f"waited {patience.wait_s:g} s for that to change"
-                raise WaitedTooLong(f"step {step}: {error.detail}; {waited}") from error
-            if error.detail != said:
-                log.warning("step %d waits: %s", step, error.detail)
-                said = error.detail
-            patience.stop.sleep(POLL_S)
+def place(schedule: Sequence[StagePlan], step: int) -> tuple[StagePlan, int]:
+    """The stage of a step of the run, and the step with which it begins; of a step after the end, the last stage."""
+    first = 0
+    for plan in schedule[:-1]:
+        if plan.steps is None or step < first + plan.steps:
+            return plan, first
+        first += plan.steps
+    return schedule[-1], first
 
 
 def wait_until_measured(client: Client, measurement_id: str, checkpoint_index: int, patience: Patience) -> Measurement:
@@ -129,16 +129,18 @@ def _wait(
 ) -> Measurement:
     deadline, is_said = time.monotonic() + patience.wait_s, False
     while True:
-        found = client.measurement(measurement_id)
+        found, is_late = patience.ranks.from_first(
+            lambda: (client.measurement(measurement_id), time.monotonic() > deadline)
+        )
         n_done, n_wanted = count(found), found.n_measurable
         if n_done >= n_wanted:
             return found
         state = f"waiting for {what}: {n_done} of {n_wanted}; `paced rollout {found.student}` starts a worker"
-        if time.monotonic() > deadline:
+        if is_late:
             raise WaitedTooLong(
                 f"{state}. {patience.wait_s:g} s have passed; --no-wait-for-measurement goes on without"
             )
         if not is_said:
             log.warning("%s", state)
             is_said = True
-        patience.stop.sleep(POLL_S)
+        patience.sleep(POLL_S)

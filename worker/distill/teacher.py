@@ -87,7 +87,7 @@ def make_source(at: TeacherAt, config: DistillConfig, tokenizer: Any) -> tuple[S
     folder = config.student if at.is_self else Path(at.at)
     own = tokenizer if at.is_self else load_tokenizer(folder)
     check_vocabulary(tokenizer, own, folder)
-    return LocalModel(folder, config.teacher_sharpness, config.micro_batch_size), own
+    return LocalModel(folder, config.teacher_sharpness, config.micro_batch_size, is_packing=config.packing), own
 
 
 def with_reference(chat: Sequence[Message], problem: BatchProblem, config: DistillConfig) -> list[Message]:

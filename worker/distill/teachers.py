@@ -39,11 +39,11 @@ class Teachers:
     def __iter__(self) -> Iterator[Teacher]:
         return iter(self._by_name.values())
 
-    def load(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Put the local ones on a device. Raises ModelRefused."""
+    def load(self, device: torch.device, dtype: torch.dtype, first_student: Any = None) -> None:
+        """Put the local ones on a device; the self teacher is `first_student` if it is there. Raises ModelRefused."""
         for teacher in self:
             if isinstance(teacher.source, LocalModel):
-                teacher.source.load(device, dtype)
+                teacher.source.load(device, dtype, first_student if teacher.at.is_self else None)
 
     def close(self) -> None:
         """Close connections."""

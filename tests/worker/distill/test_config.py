@@ -59,13 +59,6 @@ def test_the_identity_leaves_out_what_computes_the_same() -> None:
     assert same.identity()["student"] == str(Path("model").resolve())
 
 
-def test_learning_rates() -> None:
-    config = DistillConfig(**BASE, learning_rate=1.0, reverse_learning_rate=0.5, warmup_steps=4)
-    assert [config.learning_rate_at(step, Stage.FORWARD_KL) for step in (0, 1, 3, 9)] == [0.25, 0.5, 1.0, 1.0]
-    assert config.learning_rate_at(9, Stage.REVERSE_KL) == 0.5
-    assert DistillConfig(**BASE).learning_rate_at(0, Stage.REVERSE_KL) == 2e-5
-
-
 def test_wrong_teacher_texts_are_dropped_for_the_self_teacher_alone() -> None:
     assert DistillConfig(**BASE).is_dropping_wrong(is_self=True)
     assert not DistillConfig(**BASE).is_dropping_wrong(is_self=False)

@@ -9,14 +9,15 @@ import pytest
 import torch
 
 from paced.losses import Projection
-from paced.wire import Stage
+from paced.wire import Stage, StagePlan
 from tests.worker.distill.tiny import tiny_folder
 from worker.distill.config import DistillConfig
 from worker.distill.data import Example
 from worker.distill.errors import ConfigRefused, DistillError, ModelRefused
 from worker.distill.lessons import Lesson
 from worker.distill.local import LocalModel
-from worker.distill.model import check_projection, load_model, sharpened
+from worker.distill.model import Body, check_projection, load_model, sharpened
+from worker.distill.ranks import Ranks
 from worker.distill.train import group_loss, loss_denominator, update
 
 CPU = torch.device("cpu")
@@ -27,7 +28,7 @@ EXAMPLES = [
 ]
 
 
-def make_session(student: Path, teacher: Path, **fields: Any) -> Any:
+def make_session(student: Path, teacher: Path, *, ranks: Ranks | None = None, **fields: Any) -> Any:
     config = DistillConfig(curriculum_id="cur_1", student=student, dtype="float32", chunk_tokens=2, **fields)
     ours, theirs = load_model(student, torch.float32, CPU), LocalModel(teacher, config.teacher_sharpness)
     theirs.load(CPU, torch.float32)
@@ -35,8 +36,14 @@ def make_session(student: Path, teacher: Path, **fields: Any) -> Any:
     teachers = SimpleNamespace(model=theirs.model, side=lambda examples, _device: theirs.side(examples))
     lessons = SimpleNamespace(teachers=teachers)
     return SimpleNamespace(
-        config=config, student=ours, optimizer=optimizer, lessons=lessons, dtype=torch.float32, saved_step=-1
-    )
+        config=config, curriculum=SimpleNamespace(schedule=[StagePlan(stage=Stage.FORWARD_KL)]),
+        ranks=ranks or Ranks(), student=ours, body=Body(ours), optimizer=optimizer, lessons=lessons,
+        dtype=torch.float32, saved_step=-1,
+    )  # fmt: skip
+
+
+def heavier(examples: list[Example], factor: float) -> list[Example]:
+    return [replace(one, weight=factor * one.weight) for one in examples]
 
 
 @pytest.fixture

@@ -260,17 +260,17 @@ def test_half_a_line_of_metrics_is_dropped(sqlite_client: Client, student: Path,
 
 
 def test_an_export_appears_whole_or_not(student: Path, tmp_path: Path) -> None:
-    model, tokenizer = load_model(student, torch.float32, torch.device("cpu")), load_tokenizer(student)
+    model, tokenizer = load_model(student, torch.bfloat16, torch.device("cpu")), load_tokenizer(student)
     left = tmp_path / "checkpoints" / ".step-000004.partial"
     left.mkdir(parents=True)
     (left / "rubbish").write_text("of a killed trainer")
-    folder = checkpoint.export(model, tokenizer, tmp_path, 4, torch.bfloat16)
+    folder = checkpoint.export(model, tokenizer, tmp_path, 4)
     assert folder == (tmp_path / "checkpoints" / "step-000004").resolve()
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {f.name for f in folder.iterdir()}
     assert not left.exists()
     assert not (folder / "rubbish").exists()
     assert json.loads((folder / "config.json").read_text())["dtype"] == "bfloat16"
-    assert checkpoint.export(model, tokenizer, tmp_path, 4, torch.bfloat16) == folder
+    assert checkpoint.export(model, tokenizer, tmp_path, 4) == folder
 
 
 def test_a_folder_takes_one_trainer_at_a_time(sqlite_client: Client, student: Path, tmp_path: Path) -> None:

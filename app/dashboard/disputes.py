@@ -20,7 +20,7 @@ from paced.wire import NO_NUL, Dispute, DisputeKind, Problem, Review, ReviewCrea
 
 router = APIRouter(include_in_schema=False)
 PATH = "/disputes"
-N_ROWS = 100
+N_ROWS = 25
 N_REVIEWS = 12
 KINDS = {
     DisputeKind.REFERENCE_IN_ANSWER: "Failed, but holds the reference",
@@ -108,7 +108,7 @@ def place(choice: Choice, kind: DisputeKind, after: int = -1) -> str:
     return f"{PATH}?" + "&".join(filter(None, (choice.query, urlencode(fields))))
 
 
-@page(router, PATH, "disputes.html", rows=Dispute, live=("reviews",))
+@page(router, PATH, "disputes.html", rows=Dispute, live=("reviews", "problems"))
 async def disputes(
     request: Request, choice: Chosen, kind: DisputeKind = DisputeKind.REFERENCE_IN_ANSWER, after: After = -1
 ) -> Disputes:

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, literal, select
 
 from app.db.engine import Database
-from app.db.tables import estimates, observations, problems, reviews, rollouts
+from app.db.tables import estimates, measurements, observations, problems, reviews, rollouts
 from app.db.transaction import reads, rows_as_dicts
 from app.flow.rollouts.measurements import measurement_row
 from app.ids import numbered
@@ -26,23 +26,45 @@ class DisputeStore:
     @reads
     def page(self, conn: Connection, measurement_id: int, kind: DisputeKind, after: int, limit: int) -> list[Dispute]:
         """Disputes of one kind that nobody reviewed, above a place in the list, by observation and position."""
-        measurement_row(conn, measurement_id)
-        is_differing = kind == DisputeKind.GRADERS_DIFFER
+        measurement = measurement_row(conn, measurement_id)
+        if kind == DisputeKind.GRADERS_DIFFER:
+            return [_dispute(kind, row) for row in _differing(conn, measurement, after, limit)]
         find = func.instr if conn.dialect.name == "sqlite" else func.strpos
         found: list[Dispute] = []
         while len(found) < limit:
-            query = (
-                (_differing(measurement_id) if is_differing else _holding(measurement_id, find))
-                .where(_place() > after, ~_is_reviewed())
-                .order_by(_place())
-                .limit(N_CANDIDATES)
-            )
-            rows = rows_as_dicts(conn.execute(query))
-            found += [_dispute(kind, row) for row in rows if is_differing or holds_reference(row)]
+            rows = rows_as_dicts(conn.execute(_on(_holding(measurement_id, find), after, N_CANDIDATES)))
+            found += [_dispute(kind, row) for row in rows if holds_reference(row)]
             if len(rows) < N_CANDIDATES:
                 break
             after = rows[-1]["dispute_id"]
         return found[:limit]
+
+
+def _on(query: Select[Any], after: int, limit: int) -> Select[Any]:
+    """The next of a query's answers that nobody reviewed: by the key, so that no more is read than asked for."""
+    r = rollouts.c
+    query = query.where(r.observation_id >= max(after, 0) // MAX_ROLLOUTS, _place() > after, ~_is_reviewed())
+    return query.order_by(r.observation_id, r.position).limit(limit)
+
+
+def _differing(conn: Connection, measurement: dict[str, Any], after: int, limit: int) -> list[dict[str, Any]]:
+    """Answers that this measurement and one regraded from it (or that it was regraded from) judge otherwise.
+
+    Each way is a query of its own, with an index: of one with OR, a database reads the log once for each observation.
+    """
+    m, o, other = measurements.c, observations.c, observations.alias("other")
+    same = (m.student == measurement["student"], m.problem_set == measurement["problem_set"])
+    siblings = conn.execute(select(m.measurement_id).where(*same)).scalars().all()
+    copied = (other.c.measurement_id.in_(siblings)) & (other.c.regraded_from == o.observation_id)
+    ways = [copied, other.c.observation_id == o.regraded_from] if len(siblings) > 1 else []
+    found = [
+        row
+        for way in ways
+        for row in rows_as_dicts(
+            conn.execute(_on(_judged_otherwise(measurement["measurement_id"], other, way), after, limit))
+        )
+    ]
+    return sorted(found, key=lambda row: int(row["dispute_id"]))[:limit]
 
 
 def holds_reference(row: dict[str, Any]) -> bool:
@@ -66,11 +88,9 @@ def _columns() -> list[Any]:
     return [_place().label("dispute_id"), *shown]
 
 
-def _differing(measurement_id: int) -> Select[Any]:
-    """Answers that this measurement and one regraded from it (or that it was regraded from) judge otherwise."""
+def _judged_otherwise(measurement_id: int, other: Any, is_copy: ColumnElement[bool]) -> Select[Any]:
     o, r = observations.c, rollouts.c
-    other, theirs = observations.alias("other"), rollouts.alias("theirs")
-    is_copy = (other.c.regraded_from == o.observation_id) | (other.c.observation_id == o.regraded_from)
+    theirs = rollouts.alias("theirs")
     same_answer = and_(theirs.c.observation_id == other.c.observation_id, theirs.c.position == r.position)
     return (
         select(

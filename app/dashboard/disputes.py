@@ -20,7 +20,7 @@ from paced.wire import NO_NUL, Dispute, DisputeKind, Problem, Review, ReviewCrea
 
 router = APIRouter(include_in_schema=False)
 PATH = "/disputes"
-N_ROWS = 25
+N_ROWS = 1000  # of the twins; the page needs one, and to know whether another follows
 N_REVIEWS = 12
 KINDS = {
     DisputeKind.REFERENCE_IN_ANSWER: "Failed, but holds the reference",
@@ -116,7 +116,8 @@ async def disputes(
     state: Any = request.app.state
     if choice.measurement is None:
         return Disputes(choice, kind, after, [], None, None, 0, 0, [])
-    rows = await state.review.disputes(choice.number, kind, after, N_ROWS)
+    n_rows = 2 if request.url.path == PATH else N_ROWS
+    rows = await state.review.disputes(choice.number, kind, after, n_rows)
     problem = effect = None
     if rows:
         problem = await state.problems.problem(choice.measurement.problem_set, rows[0].ordinal)

@@ -15,6 +15,7 @@ from paced.wire import Dispute, DisputeKind, Verdict
 MAX_ROLLOUTS = 1024  # of a group: an answer's place in the list is observation * MAX_ROLLOUTS + position
 JUDGED = (Verdict.PASS, Verdict.FAIL)
 N_CANDIDATES = 500
+WINDOW = 50_000  # observations
 
 
 class DisputeStore:
@@ -30,13 +31,18 @@ class DisputeStore:
         if kind == DisputeKind.GRADERS_DIFFER:
             return [_dispute(kind, row) for row in _differing(conn, measurement, after, limit)]
         find = func.instr if conn.dialect.name == "sqlite" else func.strpos
+        newest = conn.execute(select(func.max(observations.c.observation_id))).scalar() or 0
         found: list[Dispute] = []
-        while len(found) < limit:
-            rows = rows_as_dicts(conn.execute(_on(_holding(measurement_id, find), after, N_CANDIDATES)))
+        width = WINDOW
+        while len(found) < limit and after < (newest + 1) * MAX_ROLLOUTS:
+            # a stretch of the log at a time: the whole of it would be read and sorted for each page
+            end = max(after, 0) // MAX_ROLLOUTS + width
+            query = _on(_holding(measurement_id, find).where(rollouts.c.observation_id < end), after, N_CANDIDATES)
+            rows = rows_as_dicts(conn.execute(query))
             found += [_dispute(kind, row) for row in rows if holds_reference(row)]
-            if len(rows) < N_CANDIDATES:
-                break
-            after = rows[-1]["dispute_id"]
+            is_over = len(rows) < N_CANDIDATES
+            after = end * MAX_ROLLOUTS - 1 if is_over else rows[-1]["dispute_id"]
+            width = 2 * width if is_over else width
         return found[:limit]
 
 
@@ -110,13 +116,13 @@ def _holding(measurement_id: int, find: Any) -> Select[Any]:
     """Failed answers of problems that never passed, in whose text the reference occurs."""
     o, r, e = observations.c, rollouts.c, estimates.c
     reference = func.trim(problems.c.answer)
+    never = select(e.problem_id).where(e.measurement_id == measurement_id, e.n_passed == 0, e.n_counted > 0)
     return (
         select(*_columns(), literal(None).label("other_verdict"), literal(None).label("other_measurement_id"))
         .select_from(observations)
         .join(rollouts, r.observation_id == o.observation_id)
         .join(problems, problems.c.problem_id == o.problem_id)
-        .join(estimates, (e.measurement_id == o.measurement_id) & (e.problem_id == o.problem_id))
-        .where(o.measurement_id == measurement_id, e.n_passed == 0, r.verdict == Verdict.FAIL)
+        .where(o.measurement_id == measurement_id, o.problem_id.in_(never), r.verdict == Verdict.FAIL)
         .where(reference != "", find(r.text, reference) > 0)
     )
 

@@ -1,6 +1,8 @@
 """Who measures, what waits and what is slow, read from the database."""
 
 import datetime as dt
+import functools
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +25,11 @@ N_NEWEST = 1_000  # groups
 N_SLOWEST = 10
 N_ACTIVE = 50  # measurements
 NO_WORK = {"is_wanted": False, "oldest_checkpoint_index": None, "oldest_measured_at": None}
+SUMS: dict[str, Any] = {
+    "n_groups": activity.c.n_groups,
+    "n_answers": functools.reduce(operator.add, (activity.c[name] for name in COUNTED.values())),
+    "n_tokens": activity.c.n_tokens,
+}
 Row = dict[str, Any]
 
 
@@ -103,10 +110,8 @@ class WorkerStore:
 def _workers(conn: Connection, measurement_id: int, now: dt.datetime) -> list[Row]:
     """Workers by name, those seen last first."""
     a = activity.c
-    answers = sum((a[name] for name in COUNTED.values()), start=a.n_pass * 0)
     recent, hour = minute_of(now) - 4 * MINUTE, minute_of(now) - HOUR + MINUTE
-    sums = {"n_groups": a.n_groups, "n_answers": answers, "n_tokens": a.n_tokens}
-    idle = {f"{name}_{window}": 0 for name in sums for window in ("5m", "1h")}
+    idle = {f"{name}_{window}": 0 for name in SUMS for window in ("5m", "1h")}
     mine = a.measurement_id == measurement_id
     seen = select(a.worker, func.max(a.minute).label("last_seen_at")).where(mine, a.minute >= now - DAY)  # by its key
     found = {row["worker"]: {**row, **idle} for row in rows_as_dicts(conn.execute(seen.group_by(a.worker)))}
@@ -114,8 +119,8 @@ def _workers(conn: Connection, measurement_id: int, now: dt.datetime) -> list[Ro
         select(
             a.worker,
             func.max(a.last_at).label("last_seen_at"),
-            *(_since(term, recent).label(f"{name}_5m") for name, term in sums.items()),
-            *(func.sum(term).label(f"{name}_1h") for name, term in sums.items()),
+            *(_since(term, recent).label(f"{name}_5m") for name, term in SUMS.items()),
+            *(func.sum(term).label(f"{name}_1h") for name, term in SUMS.items()),
         )
         .where(mine, a.minute >= hour)
         .group_by(a.worker)
@@ -171,10 +176,8 @@ def _verdicts(conn: Connection, measurement_id: int, now: dt.datetime) -> dict[s
 
 def _minutes(conn: Connection, measurement_id: int, now: dt.datetime) -> list[Row]:
     a = activity.c
-    answers = sum((a[name] for name in COUNTED.values()), start=a.n_pass * 0)
-    sums = {"n_groups": a.n_groups, "n_answers": answers, "n_tokens": a.n_tokens}
     query = (
-        select(a.minute, *(func.sum(term).label(name) for name, term in sums.items()))
+        select(a.minute, *(func.sum(term).label(name) for name, term in SUMS.items()))
         .where(a.measurement_id == measurement_id, a.minute > now - HOUR)
         .group_by(a.minute)
         .order_by(a.minute)

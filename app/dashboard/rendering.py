@@ -101,6 +101,7 @@ def percent(value: float | None, digits: int = 0) -> str:
 ENVIRONMENT = Environment(
     loader=PackageLoader("app.dashboard"),
     autoescape=True,
+    auto_reload=False,  # templates and code of one version, though files change under a running process
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,

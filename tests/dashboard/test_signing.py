@@ -198,3 +198,15 @@ def test_the_command_line_prints_a_link(shared_service: Service, monkeypatch: py
     answer = CliRunner().invoke(build(), ["dashboard"])
     assert answer.exit_code == 0
     assert httpx2.get(answer.stdout.strip(), headers=PAGE).status_code == 200
+
+
+def test_an_unexpected_error_is_a_page_in_a_browser_and_a_problem_elsewhere(
+    shared_service: Service, open_browser: OpenBrowser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = open_browser(), open_browser()  # uvicorn closes the connection afterwards
+    monkeypatch.setattr(shared_service.app.state, "rollouts", None)
+    page = one.get("/overview")
+    assert page.status_code == 500
+    assert "Internal error" in page.text
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert_problem(other.get("/overview.json", headers={"Accept": "application/json"}), 500, "internal")

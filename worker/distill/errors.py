@@ -2,8 +2,8 @@
 
 DistillError
 ├── ConfigRefused      settings that will not do, or that differ from those the run began with
-├── ModelRefused       a folder that cannot be trained or taught from
-├── TeacherSilent      the engine that writes the teacher's texts failed
+├── ModelRefused       a folder that cannot be trained or taught from, a server that cannot teach
+├── TeacherSilent      the teacher does not answer, or the engine that writes its texts failed
 ├── FolderBusy         another trainer works in the run's folder
 ├── StateBroken        the resume state cannot be read
 ├── RankLost           another process of the run ended or does not answer

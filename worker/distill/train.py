@@ -30,7 +30,7 @@ from paced.wire import Batch, CheckpointCreate, CurriculumUpdate, Outcome, RunSt
 from worker.distill import checkpoint, endings, model, stages
 from worker.distill.config import DistillConfig
 from worker.distill.data import Example, lay_out, micro_batches, pad
-from worker.distill.errors import ConfigRefused, DistillError, Interrupted, WaitedTooLong
+from worker.distill.errors import ConfigRefused, DistillError, Interrupted, TeacherSilent, WaitedTooLong
 from worker.distill.lessons import Lesson
 from worker.distill.metrics import batch_metrics, pooled
 from worker.distill.ranks import accumulating, minded, whole
@@ -60,7 +60,8 @@ def train(config: DistillConfig, client: Client, stop: Stop, watch: Watch) -> di
             message = f"stopped before step {session.progress.step}; the same command resumes there"
             raise Interrupted(message, error.signal_number) from error
         except Exception as error:
-            if isinstance(error, WaitedTooLong):
+            is_alone = session.ranks.n_ranks == 1  # else others are somewhere else, and saving needs all
+            if isinstance(error, WaitedTooLong) or (isinstance(error, TeacherSilent) and is_alone):
                 save(session)
             _say_failed(session)
             if isinstance(error, torch.OutOfMemoryError):

@@ -156,16 +156,19 @@ def test_a_teacher_that_cannot_teach_ends_the_run_before_a_model_is_loaded(
     assert list(sqlite_client.runs()) == []
 
 
-def test_a_teacher_that_fails_later_ends_the_run_with_its_reason(
+def test_a_teacher_that_fails_later_ends_the_run_where_it_can_go_on(
     sqlite_client: Client, server: Serving, student: Path, tmp_path: Path
 ) -> None:
     def alter(answer: dict[str, Any]) -> dict[str, Any]:
-        return {"choices": []} if server.n_scored > 3 else answer
+        return {"choices": []} if server.n_scored > 2 + 4 else answer  # after the preflight and the first step
 
     server.alter = alter
-    curriculum = make_curriculum(sqlite_client, tmp_path, n=6)
+    curriculum = make_curriculum(sqlite_client, tmp_path, n=12, schedule=[{"stage": "reverse_kl", "steps": 3}])
+    config = make_config(curriculum, student, tmp_path / "out", **settings(server, batch_size=4, save_every=10))
     with pytest.raises(TeacherSilent, match=r"could not score texts.*sent no completion"):
-        run(make_config(curriculum, student, tmp_path / "out", **settings(server)), sqlite_client)
+        run(config, sqlite_client)
+    server.alter = lambda answer: answer
+    assert run(config, sqlite_client)["resumed_at"] == 1
 
 
 def test_stored_targets_survive_what_a_kill_leaves(tmp_path: Path) -> None:

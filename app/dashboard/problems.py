@@ -11,8 +11,9 @@ from app.dashboard.choice import Choice, Chosen
 from app.dashboard.twins import page
 from app.errors import Invalid
 from app.flow.estimates.finding import Found, Wanted
-from app.flow.estimates.query import NUMBERS, WORDS, BadQuery, parse
-from app.flow.estimates.query import Query as Parsed
+from app.flow.estimates.query import BadQuery, parse
+from app.flow.estimates.terms import NUMBERS, WORDS
+from app.flow.estimates.terms import Query as Parsed
 from app.http.pages import PageQuery, cursor_at
 from paced.wire import ListedEstimate
 

@@ -13,10 +13,11 @@ from app.clock import Clock
 from app.errors import Invalid
 from app.flow.estimates.columns import BoolArray, Columns, IntArray
 from app.flow.estimates.pools import Pool, Pools
-from app.flow.estimates.query import BadQuery, Query, Term, Words
+from app.flow.estimates.query import BadQuery
 from app.flow.estimates.selecting import SHOWN, Readings, Weighing, needs_totals, select, words_in_sql
 from app.flow.estimates.served import Served
 from app.flow.estimates.store import EstimateStore, verdict_counts
+from app.flow.estimates.terms import Query, Term, Words
 from paced.wire import ListedEstimate
 
 FEW = 20_000  # rows that are sifted on the event loop

@@ -9,7 +9,7 @@ import numpy as np
 from app.flow.estimates.columns import BoolArray, FloatArray, IntArray
 from app.flow.estimates.estimators import Beta, Estimator, PlugIn
 from app.flow.estimates.pools import Pool
-from app.flow.estimates.query import Compared, Query, Sort, Term, Words
+from app.flow.estimates.terms import Compared, Query, Sort, Term, Words
 from app.flow.estimates.totals import COUNTED, Totals
 from app.flow.rollouts.groups import holdout_threshold
 from paced.wire import Kernel, Verdict

@@ -6,19 +6,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.flow.estimates.query import (
+from app.flow.estimates.query import BadQuery, parse
+from app.flow.estimates.terms import (
     CHOICES,
     NUMBERS,
     STATES,
     WORDS,
-    BadQuery,
     Between,
     Compared,
     Query,
     Sort,
     Term,
     Words,
-    parse,
 )
 
 TEXT = st.text(min_size=1, max_size=20).filter(lambda text: "\x00" not in text)

@@ -2,7 +2,7 @@
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -14,6 +14,7 @@ from app.flow.estimates.columns import BoolArray, Columns, FloatArray, IntArray
 from app.flow.estimates.estimators import Estimator, is_inside, is_settled, make_estimator
 from app.flow.estimates.pools import Pool
 from app.flow.rollouts.groups import holdout_threshold
+from paced.wire import Mode
 
 N_CENSUS = 65_536
 
@@ -130,6 +131,12 @@ class Law:
         is_known = self._estimator.is_known(columns)
         powered = np.where(is_known, power(self.rule, w, peak(self.rule.kernel)), 0.0)
         return Terms(rows, p, w, powered)
+
+    def powered(self, terms: Terms) -> Terms:
+        """Terms of a rule with the same estimator, kernel and mode, under the power of this one."""
+        if self.rule.mode == Mode.REWEIGHT:
+            return terms
+        return replace(terms, power=power(self.rule, terms.weight, peak(self.rule.kernel)))
 
     def posteriors(self, rows: IntArray) -> FloatArray:
         """The estimator's two numbers of each row; (rows, 2)."""

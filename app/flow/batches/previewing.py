@@ -38,27 +38,30 @@ class Spread:
         return self.draw / total if total > 0.0 else self.draw
 
 
-def spread(law: Law, subsets: Subsets, batch_size: int, seed: int) -> Spread:
-    """Chances of every row under a law that nobody has entered: open and cooling batches are left out of account.
+def candidates(law: Law) -> Terms:
+    """Terms of every row that may be drawn, open and cooling batches left out of account. O(N)."""
+    rows = np.arange(len(law.pool))
+    is_free = law.is_trained(rows)
+    is_free[law.quarantined] = False
+    free = rows[is_free]
+    free = free[law.is_wanted(free)]
+    # in pieces: arrays that fit a processor's cache are computed several times as fast
+    return Terms.concatenated([law.terms(piece) for piece in np.array_split(free, len(free) // PIECE + 1)])
+
+
+def spread(law: Law, terms: Terms, subsets: Subsets, batch_size: int, seed: int) -> Spread:
+    """Chances of every row under a law that nobody has entered, from the terms of its candidates.
 
     Each stratum has its share of the chance. O(N).
     """
     n = len(law.pool)
-    rows = np.arange(n)
-    is_free = law.is_trained(rows)
-    is_free[law.quarantined] = False
-    candidates = rows[is_free]
-    candidates = candidates[law.is_wanted(candidates)]
-    # in pieces: arrays that fit a processor's cache are computed several times as fast
-    pieces = np.array_split(candidates, len(candidates) // PIECE + 1)
-    terms = Terms.concatenated([law.terms(piece) for piece in pieces])
     found = Spread(np.full(n, np.nan), np.zeros(n), np.zeros(n), np.zeros(n, np.bool_))
-    found.pass_rate[candidates] = terms.pass_rate
+    found.pass_rate[terms.rows] = terms.pass_rate
     left = 1.0 - sum(stratum.share for stratum in law.rule.strata)
     parts = {**{stratum.tag: stratum.share for stratum in law.rule.strata}, REST: max(left, 0.0)}
     for name, share in parts.items():
         subset = subsets[name]
-        mine = terms if subset is None else terms.take(np.isin(candidates, subset))
+        mine = terms if subset is None else terms.take(np.isin(terms.rows, subset))
         if name == REST:
             found.is_admitted[mine.rows] = True
         if share > ROUNDING:

@@ -8,8 +8,8 @@ import numpy as np
 
 from app.clock import Clock
 from app.flow.batches.drawing import Subsets
-from app.flow.batches.law import Law
-from app.flow.batches.previewing import EDGES, USUAL_SIZE, Spread, binned, side, spread
+from app.flow.batches.law import Law, Terms
+from app.flow.batches.previewing import EDGES, USUAL_SIZE, Spread, binned, candidates, side, spread
 from app.flow.batches.subsets import pool_of, subsets_of
 from app.flow.curricula.admission import warnings
 from app.flow.curricula.rule import Rule
@@ -45,17 +45,23 @@ def _compared(
 ) -> CurriculumPreview:
     share = curriculum["holdout_share"]
     made: list[tuple[Spread, PreviewSide]] = []
+    known: tuple[Any, Terms] | None = None
     for rule, subsets in sides:
         if made and rule == sides[0][0]:
             made.append(made[0])  # nothing changes
             continue
         law = Law(pool, rule, share, now)
-        found = spread(law, subsets, largest or USUAL_SIZE, curriculum["seed"])
+        weighed_by = rule.estimator, rule.kernel, rule.filters, rule.mode
+        if known is None or known[0] != weighed_by:
+            known = weighed_by, candidates(law)
+        found = spread(law, law.powered(known[1]), subsets, largest or USUAL_SIZE, curriculum["seed"])
         made.append((found, side(law, found, largest or USUAL_SIZE, _filtered(law, subsets, share, largest))))
     (before, present), (after, changed) = made
     rows = np.flatnonzero(pool.is_trained(share))
     measured = rows[pool.n_groups[rows] > 0]
-    p = law.pass_rates(measured)
+    p = after.pass_rate[measured]
+    is_left = np.isnan(p)  # outside the filters
+    p[is_left] = law.pass_rates(measured[is_left])
     return CurriculumPreview(
         curriculum_id=curriculum["curriculum_id"],
         version=curriculum["version"],

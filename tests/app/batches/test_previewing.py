@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from app.flow.batches.drawing import REST
 from app.flow.batches.law import Law
-from app.flow.batches.previewing import Spread, side, spread
+from app.flow.batches.previewing import Spread, candidates, side, spread
 from app.flow.curricula.rule import PRESETS, Rule
 from app.flow.estimates.columns import Columns
 from app.flow.estimates.pools import Pool
@@ -20,7 +20,8 @@ DEFAULT = PRESETS[Preset.DEFAULT]
 
 
 def spread_of(pool: Pool, rule: Rule, size: int = 8, share: float = 0.0) -> Spread:
-    return spread(Law(pool, rule, share, NOW), {REST: None}, size, 0)
+    law = Law(pool, rule, share, NOW)
+    return spread(law, candidates(law), {REST: None}, size, 0)
 
 
 def changed(preset: Preset = Preset.DEFAULT, **fields: object) -> Rule:
@@ -58,12 +59,23 @@ def test_what_may_not_be_drawn_has_no_chance_and_no_mark_is_left() -> None:
     assert not pool.marks.any()
 
 
+@given(
+    st.lists(st.integers(0, 8) | st.none(), min_size=4, max_size=40), st.sampled_from([*Preset]), st.floats(0.0, 8.0)
+)
+def test_terms_of_another_gamma_are_raised_to_this_one(ks: list[int | None], preset: Preset, gamma: float) -> None:
+    pool = pool_of(columns_of(ks))
+    first, second = (Law(pool, changed(preset, gamma=each), 0.0, NOW) for each in (1.0, gamma))
+    raised, made = second.powered(candidates(first)), candidates(second)
+    assert (raised.power == made.power).all()
+    assert (raised.rows == made.rows).all()
+
+
 def test_strata_get_their_shares_and_an_empty_one_is_told() -> None:
     pool = pool_of(columns_of([4] * 4 + [2] * 4), skills=["a"])
     rule = changed(strata=[Stratum(tag="a", share=0.5), Stratum(tag="none", share=0.25)])
     subsets = {REST: None, "a": np.arange(4), "none": np.array([], np.int64)}
     law = Law(pool, rule, 0.0, NOW)
-    found = spread(law, subsets, 2, 0)
+    found = spread(law, candidates(law), subsets, 2, 0)
     assert found.draw.sum() == pytest.approx(0.75)
     assert found.draw[:4].sum() > 0.5
     (note,) = side(law, found, 2, []).warnings

@@ -9,6 +9,7 @@ from sqlalchemy import text
 from app.db.engine import Database
 from app.flow.estimates import bulk
 from app.flow.estimates.store import EstimateStore, LoadedRows
+from app.flow.estimates.totals import COUNTED, Totals
 from app.flow.rollouts.measurements import measurement_number
 from tests.app.conftest import MakeWorld
 
@@ -38,6 +39,26 @@ def test_both_ways_of_loading_give_the_same(make_world: MakeWorld, monkeypatch: 
     assert not here.is_ready[7]
     assert (here.skills, here.abilities, here.watermark) == (apart.skills, apart.abilities, apart.watermark)
     assert np.array_equal(here.columns.records, apart.columns.records)
+
+
+def test_counts_by_verdict_are_the_same_either_way(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = make_world(40, holdout_share=0.0)
+    world.measure(lambda i: i % 9)
+    number = measurement_number(world.curriculum.measurement_id)
+
+    async def totals(many: int) -> Totals:
+        monkeypatch.setattr(bulk, "MANY", many)
+        async with Database(world.service.settings.database_url) as db:
+            return await EstimateStore(db).totals(number, 35)
+
+    here, apart = asyncio.run(totals(10**9)), asyncio.run(totals(0))
+    rows = np.arange(35)
+    assert len(here) == len(apart) == 35
+    for field in COUNTED:
+        assert here.number(field, rows).tolist() == apart.number(field, rows).tolist()
+    assert here.number("attempts", rows).tolist() == [8.0] * 35
+    passed = [e.n_passed for e in world.estimates().values()][:35]
+    assert apart.number("passed", rows).tolist() == passed
 
 
 def test_a_load_that_fails_says_why(make_world: MakeWorld) -> None:

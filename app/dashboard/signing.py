@@ -35,12 +35,12 @@ async def enter(request: Request) -> Response:
     sessions: SessionService = request.app.state.sessions
     try:
         if "link" in fields:
-            key = await sessions.redeem(fields["link"])
+            key = await sessions.redeem(str(fields["link"]))
         else:
             key = await request.app.state.keys.of_secret(str(fields.get("key", "")).strip())
     except Unauthenticated as error:
         return render(request, "sign_in.html", status=401, next=fields["next"], link=None, fault=error.detail)
-    return _entered(request, key, fields["next"])
+    return _entered(request, key, str(fields["next"]))
 
 
 def _entered(request: Request, key: Key, wanted: str) -> Response:

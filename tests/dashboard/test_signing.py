@@ -38,8 +38,9 @@ def test_a_stranger_is_sent_to_sign_in_and_back(open_browser: OpenBrowser) -> No
 
 @pytest.mark.parametrize("next_page", ["//elsewhere.example", "https://elsewhere.example", "/\\elsewhere.example", ""])
 def test_nobody_is_sent_elsewhere(open_browser: OpenBrowser, next_page: str) -> None:
-    answer = open_browser(None).post("/sign-in", data={"key": ADMIN_KEY, "next": next_page})
-    assert answer.headers["location"] == "/overview"
+    for sent in (next_page, ["/overview?x=1", next_page or "/x"]):
+        answer = open_browser(None).post("/sign-in", data={"key": ADMIN_KEY, "next": sent})
+        assert answer.headers["location"] == "/overview"
 
 
 def test_a_wrong_key_is_told_so(open_browser: OpenBrowser) -> None:

@@ -18,7 +18,7 @@ from tests.service import ADMIN_KEY, Service, serve
 PUBLIC = {"/healthz", "/readyz", "/openapi.json"}
 # which scope lets a key call an operation; reading is for `read`
 SCOPES = {
-    "import": {"create_problem_set", "import_problems", "decide_problem"},
+    "import": {"create_problem_set", "import_problems", "decide_problem", "review_answer", "count_reviews"},
     "rollout": {"create_measurement", "claim_lease", "renew_lease", "report_rollouts", "release_lease", "regrade"},
     "train": {
         "create_student",

@@ -14,9 +14,8 @@ from app.flow.rollouts.measurements import measurement_number
 from app.http.pages import NoQuery, PageQuery, cursor_at, link_next
 from paced.wire import EstimatePage, Frontier, HoldoutPoint, ProblemEstimate, ReviewsCounted, Scope
 
-router = APIRouter(
-    prefix="/v1/measurements/{measurement_id}", tags=["4 estimates"], dependencies=[requires(Scope.READ)]
-)
+router = APIRouter(prefix="/v1/measurements/{measurement_id}", tags=["4 estimates"])
+READ = requires(Scope.READ)
 
 
 class EstimateQuery(PageQuery):
@@ -46,7 +45,7 @@ def _estimates(request: Request) -> EstimateService:
     return cast("EstimateService", request.app.state.estimates)
 
 
-@router.get("/estimates", operation_id="list_estimates")
+@router.get("/estimates", operation_id="list_estimates", dependencies=[READ])
 async def listed(
     request: Request, response: Response, measurement_id: str, query: Annotated[EstimateQuery, Query()]
 ) -> EstimatePage:
@@ -55,7 +54,7 @@ async def listed(
     return estimate_page(request, response, found)
 
 
-@router.get("/estimates/{problem_id}", operation_id="get_estimate")
+@router.get("/estimates/{problem_id}", operation_id="get_estimate", dependencies=[READ])
 async def get(
     request: Request,
     measurement_id: str,
@@ -66,13 +65,13 @@ async def get(
     return await _estimates(request).get(measurement_number(measurement_id), problem_id)
 
 
-@router.get("/holdout", operation_id="get_holdout")
+@router.get("/holdout", operation_id="get_holdout", dependencies=[READ])
 async def holdout(request: Request, measurement_id: str, _query: Annotated[NoQuery, Query()]) -> list[HoldoutPoint]:
     """Hold-out pass rate at each measured checkpoint."""
     return await _estimates(request).holdout(measurement_number(measurement_id))
 
 
-@router.get("/frontier", operation_id="get_frontier")
+@router.get("/frontier", operation_id="get_frontier", dependencies=[READ])
 async def frontier(request: Request, measurement_id: str, _query: Annotated[NoQuery, Query()]) -> Frontier:
     """Histogram of the training problems' newest pass rates."""
     return await _estimates(request).frontier(measurement_number(measurement_id))

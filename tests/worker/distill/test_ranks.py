@@ -31,30 +31,26 @@ def succeeded(processes: "list[subprocess.Popen[str]]") -> None:
         assert code == 0, output
 
 
-def test_twice_the_weight_is_twice_the_gradient_on_two_processes_as_on_one(
-    sqlite_client: Client, student: Path, tmp_path: Path
-) -> None:
-    teacher = tiny_folder(tmp_path / "teacher", seed=1)
-    base = {"curriculum_id": "cur_1", "student": student, "teacher": str(teacher)}
-    configs = [DistillConfig(**base, parallel=kind) for kind in ("ddp", "fsdp")]
-    succeeded(start(2, "gradients", tmp_path, configs, sqlite_client))
-
+def check_gradients(folder: Path, student: Path, teacher: Path) -> None:
+    """Those of two processes are those of one, and twice the weight is twice the gradient."""
     alone = make_session(student, teacher)
     for factor in (1, 2):
         examples = heavier(EXAMPLES, factor)
         accumulate(alone, examples, Stage.FORWARD_KL, loss_denominator(alone.config, examples))
         one = [p.grad for p in alone.student.parameters()]
         for kind in ("ddp", "fsdp"):
-            for ours, theirs in zip(torch.load(tmp_path / f"{kind}-{factor}.pt"), one, strict=True):
+            for ours, theirs in zip(torch.load(folder / f"{kind}-{factor}.pt"), one, strict=True):
                 torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
     for kind in ("ddp", "fsdp"):
-        once, twice = (torch.load(tmp_path / f"{kind}-{factor}.pt") for factor in (1, 2))
+        once, twice = (torch.load(folder / f"{kind}-{factor}.pt") for factor in (1, 2))
         assert all(torch.equal(2 * a, b) for a, b in zip(once, twice, strict=True))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_two_processes_train_as_one(sqlite_client: Client, student: Path, tmp_path: Path) -> None:
+def test_two_processes_train_as_one_and_twice_the_weight_is_twice_the_gradient(
+    sqlite_client: Client, student: Path, tmp_path: Path
+) -> None:
     """Batches of 5 and of 1: a rank's share is larger, smaller, or nothing. FSDP stops, is saved and goes on."""
     runs = {"one": {}, "ddp": {}, "fsdp": {"parallel": "fsdp"}, "few": {"batch_size": 1, "max_steps": 2}}
     configs = {}
@@ -64,7 +60,14 @@ def test_two_processes_train_as_one(sqlite_client: Client, student: Path, tmp_pa
         configs[name] = make_config(curriculum, student, tmp_path / name, **{"batch_size": 5, **GREEDY, **fields})
     run(configs["one"], sqlite_client)
     halves = [configs["fsdp"].model_copy(update={"max_steps": 2}), configs["fsdp"]]
-    succeeded(start(2, "train_all", tmp_path, [configs["ddp"], *halves, configs["few"]], sqlite_client))
+    teacher = tiny_folder(tmp_path / "teacher", seed=1)
+    base = {"curriculum_id": "cur_1", "student": student, "teacher": str(teacher)}
+    jobs = {
+        "train_all": [configs["ddp"], *halves, configs["few"]],
+        "gradients": [DistillConfig(**base, parallel=kind) for kind in ("ddp", "fsdp")],
+    }
+    succeeded(start(2, tmp_path, jobs, sqlite_client))
+    check_gradients(tmp_path, student, teacher)
 
     for name in ("ddp", "fsdp"):
         assert losses(tmp_path / name) == pytest.approx(losses(tmp_path / "one"), abs=1e-6)
@@ -89,7 +92,7 @@ def test_the_death_of_one_process_ends_the_others_and_the_run_resumes(
     )
     straight = make_config(first, student, tmp_path / "straight", save_every=2, **GREEDY)
     killed = make_config(curriculum, student, tmp_path / "killed", save_every=2, rank_timeout_s=60, **GREEDY)
-    ranks = start(2, "train_all", tmp_path, [killed], sqlite_client)
+    ranks = start(2, tmp_path, {"train_all": [killed]}, sqlite_client)
     wait_for(killed.out / "metrics.jsonl", 5)
     ranks[1].kill()
     (code, output), (killed_code, _) = ended(ranks)
@@ -100,7 +103,8 @@ def test_the_death_of_one_process_ends_the_others_and_the_run_resumes(
     n_done = len(losses(killed.out))
     assert n_done < 60
     run(straight.model_copy(update={"max_steps": n_done + 3}), sqlite_client)
-    succeeded(start(2, "train_all", tmp_path, [killed.model_copy(update={"max_steps": n_done + 3})], sqlite_client))
+    again = killed.model_copy(update={"max_steps": n_done + 3})
+    succeeded(start(2, tmp_path, {"train_all": [again]}, sqlite_client))
     assert losses(killed.out) == pytest.approx(losses(straight.out), abs=1e-6)
     assert [b.step for b in run_batches(sqlite_client, curriculum)] == list(range(n_done + 4))  # one drawn ahead
 

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,18 @@ TIMEOUT_S = 240
 
 
 def start(
-    n_ranks: int, job: str, folder: Path, configs: Sequence[DistillConfig], client: Client
+    n_ranks: int, folder: Path, jobs: Mapping[str, Sequence[DistillConfig]], client: Client
 ) -> "list[subprocess.Popen[str]]":
-    """Begin a job of this module on ranks that find each other."""
-    (folder / "configs.json").write_text(json.dumps([config.model_dump(mode="json") for config in configs]))
+    """Begin jobs of this module, one after the other, on ranks that find each other."""
+    written = {job: [config.model_dump(mode="json") for config in configs] for job, configs in jobs.items()}
+    (folder / "jobs.json").write_text(json.dumps(written))
     port, processes = free_port(), []
     for rank in range(n_ranks):
         places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n_ranks, "MASTER_ADDR": "127.0.0.1"}
         access = {"PACED_URL": client.url, "PACED_KEY": ADMIN_KEY, "OMP_NUM_THREADS": "1", "MASTER_PORT": str(port)}
         processes.append(
             subprocess.Popen(
-                [sys.executable, "-W", "error", "-m", "tests.worker.distill.together", job, str(folder)],
+                [sys.executable, "-W", "error", "-m", "tests.worker.distill.together", str(folder)],
                 env={**os.environ, **access, **{name: str(value) for name, value in places.items()}},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -76,11 +77,11 @@ def gradients(folder: Path, configs: Sequence[DistillConfig], _: Client) -> None
 JOBS: dict[str, Any] = {"train_all": train_all, "gradients": gradients}
 
 
-def main(job: str, folder: str) -> None:
+def main(folder: str) -> None:
     torch.set_num_threads(1)
-    configs = [DistillConfig(**one) for one in json.loads((Path(folder) / "configs.json").read_text())]
     with Client(retry_s=0.0) as client:
-        JOBS[job](Path(folder), configs, client)
+        for job, configs in json.loads((Path(folder) / "jobs.json").read_text()).items():
+            JOBS[job](Path(folder), [DistillConfig(**one) for one in configs], client)
 
 
 if __name__ == "__main__":

@@ -100,8 +100,6 @@ function lookAgain() { // where the page says that something is still being work
 }
 
 export function take(page) {
-  const again = document.querySelector("[data-again]");
-  if (again && !page.getElementById(again.id)) again.remove();
   for (const old of document.querySelectorAll(".live[id]")) {
     const fresh = page.getElementById(old.id);
     if (!fresh || fresh.innerHTML === old.innerHTML || old.contains(document.activeElement)) continue;

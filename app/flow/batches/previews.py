@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from app.clock import Clock
-from app.flow.batches.drawing import Subsets
+from app.flow.batches.drawing import REST, Subsets
 from app.flow.batches.law import Law, Terms
 from app.flow.batches.previewing import EDGES, USUAL_SIZE, Spread, binned, candidates, side, spread
 from app.flow.batches.subsets import pool_of, subsets_of
@@ -16,7 +16,7 @@ from app.flow.curricula.rule import Rule
 from app.flow.curricula.store import CurriculumStore
 from app.flow.estimates.pools import Pool
 from app.flow.estimates.service import EstimateService
-from paced.wire import CurriculumPreview, CurriculumUpdate, Filters, PreviewSide
+from paced.wire import CurriculumPreview, CurriculumUpdate, PreviewSide
 
 
 class PreviewService:
@@ -55,7 +55,8 @@ def _compared(
         if known is None or known[0] != weighed_by:
             known = weighed_by, candidates(law)
         found = spread(law, law.powered(known[1]), subsets, largest or USUAL_SIZE, curriculum["seed"])
-        made.append((found, side(law, found, largest or USUAL_SIZE, _filtered(law, subsets, share, largest))))
+        said = warnings(pool, rule, share, subsets[REST], largest)
+        made.append((found, side(law, found, largest or USUAL_SIZE, said)))
     (before, present), (after, changed) = made
     rows = np.flatnonzero(pool.is_trained(share))
     measured = rows[pool.n_groups[rows] > 0]
@@ -74,14 +75,6 @@ def _compared(
         present=present,
         changed=changed,
     )
-
-
-def _filtered(law: Law, subsets: Subsets, holdout_share: float, largest: int) -> list[str]:
-    """What the change itself would warn of."""
-    filters = law.rule.filters
-    if filters == Filters(cooldown_batches=filters.cooldown_batches):
-        return []
-    return warnings(law.pool, law.rule, holdout_share, subsets[""], largest)
 
 
 def _moved(before: Spread, after: Spread) -> float:

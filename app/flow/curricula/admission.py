@@ -6,8 +6,14 @@ from app.flow.curricula.rule import Rule
 from app.flow.estimates.columns import BoolArray, IntArray
 from app.flow.estimates.estimators import make_estimator
 from app.flow.estimates.pools import Pool
+from paced.wire import Filters
 
 FEW = 64  # problems; a batch of a usual size would fall short
+
+
+def admits_all(rule: Rule) -> bool:
+    """Whether a rule has no filter that could leave a problem out for good."""
+    return rule.filters == Filters(cooldown_batches=rule.filters.cooldown_batches)
 
 
 def is_wanted(pool: Pool, rule: Rule, rows: IntArray) -> BoolArray:
@@ -26,6 +32,8 @@ def is_wanted(pool: Pool, rule: Rule, rows: IntArray) -> BoolArray:
 
 def warnings(pool: Pool, rule: Rule, holdout_share: float, admitted: IntArray | None, largest_batch: int) -> list[str]:
     """What a user should know of filters that admit fewer problems than a batch asks for."""
+    if admits_all(rule):
+        return []
     rows = np.arange(len(pool)) if admitted is None else admitted
     rows = rows[pool.is_trained(holdout_share)[rows]]
     n = int(is_wanted(pool, rule, rows).sum())

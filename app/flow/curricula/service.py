@@ -6,7 +6,7 @@ from typing import Any
 
 from app.clock import Clock
 from app.errors import Conflict
-from app.flow.curricula.admission import warnings
+from app.flow.curricula.admission import admits_all, warnings
 from app.flow.curricula.rule import PRESETS, Rule
 from app.flow.curricula.store import CurriculumStore, Version
 from app.flow.estimates.estimators import make_estimator
@@ -16,7 +16,7 @@ from app.flow.estimates.service import EstimateService
 from app.flow.rollouts.measurements import measurement_number
 from app.flow.rollouts.service import RolloutService
 from app.ids import new_id, numbered
-from paced.wire import Curriculum, CurriculumCreate, CurriculumUpdate, Filters, MeasurementCreate
+from paced.wire import Curriculum, CurriculumCreate, CurriculumUpdate, MeasurementCreate
 
 
 class CurriculumService:
@@ -56,7 +56,7 @@ class CurriculumService:
     async def _with_warnings(self, row: dict[str, Any]) -> Curriculum:
         rule, number = Rule.model_validate(row["rule"]), row["measurement_id"]
         made, f = _public(row), rule.filters
-        if f == Filters(cooldown_batches=f.cooldown_batches):
+        if admits_all(rule):  # the pool need not be loaded
             return made
         pool = await self._estimates.pool(number, row["n_problems"], row["state_version"], row["fork_index"])
         admitted = await self._estimates.subset(number, pool, f.tags, f.sources)

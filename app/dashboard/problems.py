@@ -20,7 +20,6 @@ from paced.wire import ListedEstimate
 router = APIRouter(include_in_schema=False)
 PATH = "/problems"
 SIZES = (50, 100, 250, 1000)
-MAX_PROMPT = 160
 
 
 @dataclass(frozen=True, slots=True)

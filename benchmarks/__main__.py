@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import json
+import signal
 import sys
 import time
 from typing import Any
@@ -18,12 +19,14 @@ NAMES = {
     "processes": "several API processes on one PostgreSQL: observations missed, and how late they are seen",
     "frontier": "estimators on simulated students: error of the weights, reach, recall, rollouts needed",
     "learning": "what a small student learns by each way to draw and each schedule, at equal tokens",
+    "arms": "hold-out pass rates of a real small model after each way to draw: uniform, hard filter, default",
     "snr": "gradient signal-to-noise by pass rate, and the Beta kernel that describes it",
     "import": "rows/s and memory of an import over HTTP, against polars reading the file",
     "loss": "memory and time of the chunked KL losses against dense autograd",
     "grading": "answers/s of the grader pool against math-verify in a plain loop",
 }
 MODULES = {"import": "imports"}  # a module cannot be called import
+SEEDED = ("learning", "arms")  # where the number of seeds can be chosen
 
 
 def main() -> None:
@@ -34,11 +37,18 @@ def main() -> None:
         epilog="; ".join(f"{name}: {what}" for name, what in NAMES.items()),
     )
     parser.add_argument("name", choices=[*NAMES, "all"], help="which benchmark; `all` runs each with small settings")
-    parser.add_argument("--small", action="store_true", help="settings that take a minute or two")
+    parser.add_argument("--small", action="store_true", help="settings that take a few minutes")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    parser.add_argument("--seeds", type=int, metavar="N", help=f"how many seeds, for {' and '.join(SEEDED)}")
     arguments = parser.parse_args()
+    if arguments.seeds is not None and (arguments.name not in SEEDED or arguments.seeds < 1):
+        parser.error(f"--seeds N, at least 1, belongs to {' and '.join(SEEDED)}")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a benchmark started ends with it
     names = list(NAMES) if arguments.name == "all" else [arguments.name]
-    reports = {name: _measured(name, small=arguments.small or arguments.name == "all") for name in names}
+    is_small, chosen = arguments.small or arguments.name == "all", {}
+    if arguments.seeds is not None:
+        chosen["n_seeds"] = arguments.seeds
+    reports = {name: _measured(name, small=is_small, **chosen) for name in names}
     if not arguments.json:
         for name, report in reports.items():
             _show(name, report)
@@ -47,10 +57,10 @@ def main() -> None:
     print(json.dumps(reports if arguments.name == "all" else single))
 
 
-def _measured(name: str, *, small: bool) -> dict[str, Any]:
+def _measured(name: str, *, small: bool, **chosen: int) -> dict[str, Any]:
     print(f"benchmark {name}: {NAMES[name]}", file=sys.stderr, flush=True)
     started = time.monotonic()
-    report = importlib.import_module(f"benchmarks.{MODULES.get(name, name)}").run(small)
+    report = importlib.import_module(f"benchmarks.{MODULES.get(name, name)}").run(small, **chosen)
     return {"machine": describe(), **report, "duration_s": round(time.monotonic() - started, 1)}
 
 

@@ -71,7 +71,7 @@ def run(small: bool) -> dict[str, Any]:
 def make_log(plan: Plan, every: int) -> tuple[str, int]:
     """Train with a checkpoint every few steps, then measure each; returns the measurement and how many there are."""
     with Children(plan.data / "logs") as children, make_progress() as progress:
-        client = start_service(plan, children)
+        client = start_service(plan.data / "service", plan.port, children)
         world = prepare(plan, client, lambda line: print(line, file=sys.stderr, flush=True))
         checkpoints = _train(plan, client, children, world, progress, every)
         client.create_student(wire.StudentCreate(name=REPLAYED))

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +40,13 @@ KINDS = (
     Kind("difference, two digits", "-", _ordered(10, 99)),
     Kind("sum, three digits", "+", _between(100, 999)),
 )
+# beside them, kinds that a 135M model cannot do
+HOPELESS = (
+    Kind("product, two digits", "*", _between(11, 99)),
+    Kind("difference, three digits", "-", _ordered(100, 999)),
+    Kind("sum, five digits", "+", _between(10_000, 99_999)),
+)
+GRADED = (*KINDS, *HOPELESS)
 _SOLVE: dict[str, Callable[[int, int], int]] = {
     "+": lambda a, b: a + b,
     "-": lambda a, b: a - b,
@@ -47,10 +54,10 @@ _SOLVE: dict[str, Callable[[int, int], int]] = {
 }
 
 
-def generate(n_per_kind: int, seed: int = 0) -> Iterator[dict[str, object]]:
+def generate(n_per_kind: int, seed: int = 0, kinds: Sequence[Kind] = KINDS) -> Iterator[dict[str, object]]:
     """Distinct problems, up to `n_per_kind` of each kind (there are only 64 products of digits)."""
     rng = random.Random(seed)  # noqa: S311 - problems, not secrets
-    for kind in KINDS:
+    for kind in kinds:
         seen: set[tuple[int, int]] = set()
         for _ in range(200 * n_per_kind):
             if len(seen) == n_per_kind:
@@ -67,9 +74,9 @@ def _row(kind: Kind, a: int, b: int) -> dict[str, object]:
     return {"prompt": PROMPT.format(expression=expression), "answer": answer, "tags": [kind.name]}
 
 
-def write(path: Path, n_per_kind: int, seed: int = 0) -> Path:
+def write(path: Path, n_per_kind: int, seed: int = 0, kinds: Sequence[Kind] = KINDS) -> Path:
     """Write the problems as JSONL, as a user's own file would be."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(row) for row in generate(n_per_kind, seed)]
+    lines = [json.dumps(row) for row in generate(n_per_kind, seed, kinds)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path

@@ -49,11 +49,10 @@ class World:
     curriculum: wire.Curriculum
 
 
-def start_service(plan: Plan, children: Children) -> Client:
-    """Run `paced serve` on SQLite in the demo's folder, and a client with its first key."""
-    data, port = plan.data / "service", free_port(plan.port)
+def start_service(data: Path, port: int, children: Children) -> Client:
+    """Run `paced serve` on SQLite in a folder, on a port if it is free, and a client with its first key."""
     child = children.start(
-        "serve", "serve", "--data", str(data), "--port", str(port), "--log-level", "warning", "--json"
+        "serve", "serve", "--data", str(data), "--port", str(free_port(port)), "--log-level", "warning", "--json"
     )
     said = first_json_line(child.stdout)
     if "url" not in said:
@@ -190,7 +189,7 @@ def dashboard_of(client: Client) -> str:
 def run_demo(plan: Plan, children: Children, say: Callable[[str], None]) -> tuple[Client, Report]:
     """The whole loop: measure, train forward, measure, train reverse, measure."""
     started = time.monotonic() - minutes_before(plan) * 60
-    client = start_service(plan, children)
+    client = start_service(plan.data / "service", plan.port, children)
     say(f"service on {client.url}")
     say(f"dashboard: {dashboard_of(client)} signs a browser in once")
     world = prepare(plan, client, say)

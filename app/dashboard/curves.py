@@ -102,7 +102,7 @@ def comparison_figure(found: RunComparison) -> Figure:
         rows=[
             (run.name, *values) for run in found.runs for values in zip(run.x, run.low, run.mean, run.high, strict=True)
         ],
-        about="Runs that differ in seeds are pooled: their mean in its 90 % interval. A run alone is drawn in the band "
+        about="Runs that differ in seeds are pooled: their mean in its 95 % interval. A run alone is drawn in the band "
         "of its extremes. Dashed lines mark where a stage begins.",
     )
 

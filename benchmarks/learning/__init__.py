@@ -31,14 +31,14 @@ N_SEEDS = 5
 SMALL_ARMS = ("uniform", "hard_filter", "paper", "default")
 
 
-def run(small: bool) -> dict[str, Any]:
+def run(small: bool, n_seeds: int | None = None) -> dict[str, Any]:
     """Every arm, seed and mix that is not there yet, then all figures."""
     until = time.process_time() + float(os.environ.get("PACED_LEARNING_SECONDS", "inf"))
     experiments = {"hard": small_settings()} if small else {name: Settings(mix=mix) for name, mix in MIXES.items()}
     arms = SMALL_ARMS if small else tuple(ARMS)
     rows: list[dict[str, Any]] = []
     for settings in experiments.values():
-        results = complete(settings, arms, range(1 if small else N_SEEDS), until)
+        results = complete(settings, arms, range(n_seeds or (1 if small else N_SEEDS)), until)
         rows += [{"mix": settings.mix.name, **row} for row in summary(results)]
     return {
         "settings": {name: settings.as_dict() for name, settings in experiments.items()},

@@ -145,7 +145,7 @@ class RunSeries(Resource):
 
 
 class PooledSeries(Resource):
-    """Mean over the runs of a group where all of them have values, with a 90 % interval (Student's t, over runs)."""
+    """Mean over the runs of a group where all of them have values, with a 95 % interval (Student's t, over runs)."""
 
     group: str
     run_ids: list[str]

@@ -1,6 +1,7 @@
 """The overview in Chromium: signing in by a link, and the histogram that moves while answers arrive."""
 
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from playwright.sync_api import Browser, expect
@@ -11,6 +12,11 @@ from tests.app.world import World
 from tests.browser.conftest import OpenPage
 
 pytestmark = pytest.mark.timeout(120)
+# A browser without a window never hides a page: the page is told by the two things that it listens to.
+SEEN = """(isSeen) => {
+  Object.defineProperty(document, "hidden", {value: !isSeen, configurable: true});
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
 COUNTS = "JSON.stringify(document.querySelector('#figure-{}').querySelector('.plot').data?.[0].{} ?? null)"
 
 
@@ -41,6 +47,32 @@ def test_the_histogram_moves_while_answers_arrive(make_world: MakeWorld, open_pa
         figure.get_by_role("button", name="PNG").click()
     assert saved.value.suggested_filename == "histogram.png"
     assert saved.value.path().read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("shared_service", ["sqlite"], indirect=True, scope="module")
+def test_a_hidden_page_asks_for_nothing_and_catches_up(make_world: MakeWorld, open_page: OpenPage) -> None:
+    world: World = make_world(30, holdout_share=0.2)
+    world.measure(lambda _id: 1)
+    seen = open_page()
+    page, status = seen.page, seen.page.locator("#live-status")
+    seen.open(f"/overview?curriculum={world.curriculum.curriculum_id}")
+    seen.wait_for_figures()
+    expect(status).to_have_text("Live")
+
+    page.evaluate(SEEN, False)
+    expect(status).to_have_text("Paused")
+    asked: list[str] = []
+    page.on("request", lambda sent: asked.append(sent.url))
+    world.new_checkpoint()
+    world.measure(lambda _id: 7)
+    page.wait_for_timeout(2500)  # a page that is seen has asked by then
+    assert asked == []
+    expect(page.locator("#stages")).to_contain_text("30 groups")
+
+    page.evaluate(SEEN, True)
+    expect(page.locator("#stages")).to_contain_text("60 groups")
+    assert urlsplit(asked[0]).path == "/live"
+    assert "last" in parse_qs(urlsplit(asked[0]).query)
 
 
 @pytest.mark.parametrize("shared_service", ["sqlite"], indirect=True, scope="module")

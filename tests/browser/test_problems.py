@@ -3,8 +3,7 @@
 import pytest
 from playwright.sync_api import expect
 
-from benchmarks import pool
-from paced import Client
+from tests.app.conftest import MakeWorld
 from tests.app.world import World
 from tests.browser.conftest import OpenPage
 
@@ -31,13 +30,13 @@ def test_problems_are_filtered_sorted_and_opened(filled: World, open_page: OpenP
 
 
 @pytest.mark.slow
-def test_problem_40000_of_100000_is_opened_by_its_link(large_service: tuple[Client, str], open_page: OpenPage) -> None:
-    client, curriculum_id = large_service
-    seen = open_page(key=pool.KEY, url=client.url)
-    seen.open(f"/problems/p/40000?curriculum={curriculum_id}")
+def test_problem_40000_of_100000_is_opened_by_its_link(make_world: MakeWorld, open_page: OpenPage) -> None:
+    curriculum = make_world(100_000).curriculum
+    seen, problem_set = open_page(), curriculum.problem_set
+    seen.open(f"/problems/{problem_set}/40000?curriculum={curriculum.curriculum_id}")
     expect(seen.page.get_by_role("heading", level=1)).to_have_text("Problem 40000")
-    expect(seen.page.locator(".text").first).to_have_text("Compute 40000 + 1.")
-    seen.open(f"/problems?curriculum={curriculum_id}&q=ordinal:39998..40002")
+    expect(seen.page.locator(".text").first).to_have_text("Compute 40000 + 40001.")
+    seen.open(f"/problems?curriculum={curriculum.curriculum_id}&q=ordinal:39998..40002")
     expect(seen.page.locator("tbody tr")).to_have_count(5)
     seen.page.get_by_role("link", name="Problem 40001").click()
     expect(seen.page.get_by_role("heading", level=1)).to_have_text("Problem 40001")

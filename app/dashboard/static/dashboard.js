@@ -5,10 +5,17 @@ root.classList.add("has-script");
 
 // Figures: the data block of each <figure data-figure> goes to Plotly, `$name` being a colour of the style sheet
 
-const colours = getComputedStyle(root);
+const probe = document.createElement("i"); // the computed colour of an element is the one of the theme
+probe.hidden = true;
+document.body.append(probe);
+
+function colour(name) {
+  probe.style.color = `var(--${name})`;
+  return getComputedStyle(probe).color;
+}
 
 function coloured(value) {
-  if (typeof value === "string") return value.startsWith("$") ? colours.getPropertyValue(`--${value.slice(1)}`).trim() : value;
+  if (typeof value === "string") return value.startsWith("$") ? colour(value.slice(1)) : value;
   if (Array.isArray(value)) return value.map(coloured);
   if (value === null || typeof value !== "object") return value;
   return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, coloured(item)]));
@@ -49,7 +56,7 @@ document.addEventListener("click", async (event) => {
   const library = await loadPlotly();
   const place = figure.querySelector(".plot");
   const {width, height} = place.getBoundingClientRect();
-  const paper = {paper_bgcolor: colours.getPropertyValue("--surface").trim()};
+  const paper = {paper_bgcolor: colour("surface")};
   const made = await library.toImage({data: place.data, layout: {...place.layout, ...paper}}, {format: "png", width, height, scale: 2});
   const link = Object.assign(document.createElement("a"), {href: made, download: `${figure.dataset.figure}.png`});
   link.click();
@@ -64,7 +71,7 @@ document.querySelector("[data-theme-toggle]")?.addEventListener("click", () => {
   document.cookie = `paced_theme=${root.dataset.theme}; path=/; max-age=31536000; samesite=lax`;
   drawAll();
 });
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+for (const query of ["(prefers-color-scheme: dark)", "print"]) matchMedia(query).addEventListener("change", drawAll);
 
 for (const form of document.querySelectorAll("[data-submit-on-change]")) form.addEventListener("change", () => form.requestSubmit());
 

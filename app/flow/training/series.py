@@ -12,7 +12,7 @@ from scipy.stats import t as student_t
 
 from app.flow.estimates.columns import FloatArray
 
-LEVEL = 0.9  # of pooled intervals
+LEVEL = 0.95  # of pooled intervals
 SEED_KEYS = frozenset({"seed", "run_name", "name", "out"})
 _SEED = re.compile(r"(?:[-_.]+(?:seed|s)?[-_.]*|seed[-_.]*)\d+$", re.IGNORECASE)
 

@@ -62,6 +62,7 @@ from app.flow.students.api import router as students_router
 from app.flow.students.service import StudentService
 from app.flow.students.store import StudentStore
 from app.flow.training.api import router as training_router
+from app.flow.training.holdout import Holdouts
 from app.flow.training.service import TrainingService
 from app.flow.training.store import TrainingStore
 from app.grading import GradingService
@@ -173,7 +174,8 @@ def wire_up(app: FastAPI, db: Database, settings: Settings, clock: Clock) -> Non
     )
     state.previews = PreviewService(curriculum_store, state.estimates, clock)
     state.standing = StandingService(batches, curriculum_store, state.estimates, clock)
-    state.training = TrainingService(TrainingStore(db), clock)
+    holdouts = Holdouts(curriculum_store, student_store, state.history)
+    state.training = TrainingService(TrainingStore(db), holdouts, clock)
     state.alarms = AlarmService(state.rollouts, state.estimates, state.history, state.follower)
 
 

@@ -46,7 +46,7 @@ class Plan:
     n_steps: int = 40
     batch_size: int = 16
     learning_rate: float = 5e-5
-    checkpoint_every: int = 10
+    checkpoint_every: int = 20
     n_rollouts: int = 8
     holdout_share: float = 0.4
 
@@ -96,7 +96,8 @@ def train(plan: Plan, client: Client, children: Children, model: Path, arm: str,
         await_(lambda: index(state()) > 0 or state().n_at_latest >= state().n_measurable, children, "rollout")
         say(f"{curriculum.name}: base measured after {(time.monotonic() - started) / 60:.1f} minutes")
         if not is_trained():
-            children.start("arm", *arm_options(plan, name, curriculum, chosen), environment=access)
+            one_core = {"OMP_NUM_THREADS": "1"}  # as the worker has; threads that wait for each other cost more
+            children.start("arm", *arm_options(plan, name, curriculum, chosen), environment=access | one_core)
             await_(lambda: not children.is_running("arm"), children, "rollout")
             children.check("arm")
             children.stop("arm")

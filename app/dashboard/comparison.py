@@ -17,7 +17,9 @@ from paced.wire import Axis, Run, RunComparison, RunSeries
 
 router = APIRouter(include_in_schema=False)
 MAX_COMPARED = 16
-OFFERED = 30  # runs in the list, beside those that are compared
+OFFERED = 30  # runs in each list, beside those that are compared
+LIVE = ("runs", "observations", "checkpoints")
+PATIENCE_S = 1.0  # for counts of old checkpoints
 USUAL = ("kl_per_token", "loss")
 
 
@@ -45,10 +47,11 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class ComparisonPage:
-    """Runs to choose from, and those chosen laid over each other."""
+    """Runs to choose from, `others` of other measurements, and those chosen laid over each other."""
 
     choice: Choice
     runs: Sequence[Run]
+    others: Sequence[Run]
     run_ids: Sequence[str]
     metric: str
     by: Axis
@@ -75,7 +78,14 @@ def figures(found: ComparisonPage) -> dict[str, Figure]:
     return {"comparison": comparison_figure(found.comparison)} if found.comparison else {}
 
 
-@page(router, "/runs/compare", "comparison.html", rows=Point, figures=figures, live=("runs",))
+@page(
+    router,
+    "/runs/compare",
+    "comparison.html",
+    rows=Point,
+    figures=figures,
+    live=("runs", "observations", "checkpoints"),
+)
 async def comparison(
     request: Request,
     choice: Chosen,
@@ -86,15 +96,20 @@ async def comparison(
 ) -> ComparisonPage:
     """The page of the runs that the address names."""
     training: Any = request.app.state.training
-    offered = await training.of_curricula([each.curriculum_id for each in choice.curricula], MAX_RUNS)
     taken = list(dict.fromkeys(run_id or []))
-    shown = [run for place, run in enumerate(offered) if place < OFFERED or run.run_id in taken]
+    ours = [each.curriculum_id for each in choice.curricula]
+    runs = _offered(await training.of_curricula(ours, MAX_RUNS), taken)
+    others = _offered(await training.of_curricula(ours, MAX_RUNS, is_other=True), taken)
     if not taken:
-        return ComparisonPage(choice, shown, [], metric, by, smooth)
+        return ComparisonPage(choice, runs, others, [], metric, by, smooth)
     names: set[str] = set().union(*[await training.metric_names(each) for each in taken])
     metric = metric or next((name for name in USUAL if name in names), min(names, default="loss"))
-    found = await training.compare(Comparison(taken, metric, by, smooth=smooth))
-    return ComparisonPage(choice, shown, taken, metric, by, smooth, found)
+    found = await training.compare(Comparison(taken, metric, by, smooth=smooth, patience_s=PATIENCE_S))
+    return ComparisonPage(choice, runs, others, taken, metric, by, smooth, found)
+
+
+def _offered(runs: Sequence[Run], taken: Sequence[str]) -> list[Run]:
+    return [run for place, run in enumerate(runs) if place < OFFERED or run.run_id in taken]
 
 
 def _summary(series: RunSeries) -> Summary:

@@ -12,8 +12,9 @@ from app.dashboard.curves import STAGES, marks, run_figure, stage_names
 from app.dashboard.figures import Figure, Json, axis, layout
 from app.dashboard.twins import page
 from app.flow.training.comparing import N_BUCKETS, Curves
+from app.flow.training.holdout import HoldoutStep
 from app.flow.training.series import Band, enveloped
-from paced.wire import HoldoutPoint, Run, Stage
+from paced.wire import Run, Stage
 
 router = APIRouter(include_in_schema=False)
 SHOWN = {
@@ -31,14 +32,6 @@ N_BATCHES = 64  # newest, for the distribution of loss weights
 PATIENCE_S = 1.0  # for counts of old checkpoints
 LIVE = ("runs", "observations", "checkpoints")
 Z = 1.645  # of a central 90 % interval
-
-
-@dataclass(frozen=True, slots=True)
-class HoldoutStep:
-    """The hold-out pass rate at a checkpoint that the run wrote after a step."""
-
-    step: int
-    point: HoldoutPoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,21 +168,7 @@ async def run(request: Request, run_id: str, smooth: Annotated[int, Query(ge=1, 
         switches=curves.switches,
         stages=[stage for i, stage in enumerate(stages) if i == 0 or stages[i - 1] != stage],
         last_x=float(curves.x[-1]) if len(curves.x) else 0.0,
-        holdout=await _holdout_steps(state, choice, run_id),
+        holdout=await state.training.holdout(found, PATIENCE_S),
         loss_weights=weights,
         smooth=smooth,
     )
-
-
-async def _holdout_steps(state: Any, choice: Choice, run_id: str) -> list[HoldoutStep]:
-    assert choice.measurement is not None
-    written = await state.students.checkpoints(choice.measurement.student, None, 10_000)
-    steps = {made.index: made.step for made in written if made.run_id == run_id and made.step is not None}
-    if not steps:
-        return []
-    first = min(steps)
-    begun = next((made.parent_index for made in written if made.index == first), None)
-    steps.setdefault(first - 1 if begun is None else begun, 0)  # the checkpoint that the run began from
-    spreads, _ = await state.history.spreads(choice.number, PATIENCE_S)
-    points = [spread.holdout for spread in spreads if spread.holdout is not None]
-    return [HoldoutStep(steps[p.checkpoint_index], p) for p in points if p.checkpoint_index in steps]

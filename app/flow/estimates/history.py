@@ -5,19 +5,19 @@ those with new observations are counted again, by the index of checkpoints.
 """
 
 import asyncio
-import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-from sqlalchemy import ColumnElement, Connection, Integer, func, literal_column, select
+from sqlalchemy import Connection, func, select
 
 from app.db.engine import Database
-from app.db.tables import estimates, observations
+from app.db.tables import observations
 from app.db.transaction import reads
 from app.flow.estimates.estimators import FRONTIER
-from app.flow.rollouts.measurements import is_held_out, measurement_row
+from app.flow.estimates.holdout import NOTHING, holdout_points, of_workers
+from app.flow.rollouts.measurements import measurement_row
 from paced.wire import HoldoutPoint, ObservationSource
 
 MAX_BINS = 16
@@ -25,7 +25,6 @@ UNIFORM = frozenset({ObservationSource.HOLDOUT, ObservationSource.AUDIT})  # cho
 # Reports take ids before they commit: one that is over now may lie this far behind the newest
 MARGIN = 32_768
 EVERY_S = 2.0
-NOTHING = literal_column("0", Integer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,51 +83,13 @@ class HistoryStore:
         o = observations.c
         groups = (
             select(o.source, o.n_passed, o.n_counted, func.count())
-            .where(_of_workers(measurement_id, checkpoint), o.n_counted > 0)
+            .where(of_workers(measurement_id, checkpoint), o.n_counted > 0)
             .group_by(o.source, o.n_passed, o.n_counted)
         )
         rows = [(row[0], row[1] / row[2], row[3]) for row in conn.execute(groups)]
         n_steps = min(measurement_row(conn, measurement_id)["n_rollouts"], MAX_BINS)
-        return _spread(checkpoint, rows, n_steps, _holdout(conn, measurement_id, checkpoint))
-
-
-def _of_workers(measurement_id: int, checkpoint: int) -> ColumnElement[bool]:
-    o = observations.c
-    mine = (o.measurement_id == measurement_id) & (o.checkpoint_index == checkpoint)
-    return mine & (func.coalesce(o.batch_id, "") == "")
-
-
-def _holdout(conn: Connection, measurement_id: int, checkpoint: int) -> HoldoutPoint | None:
-    """Mean over problems with its standard error, as GET /v1/measurements/{id}/holdout has it."""
-    o, e = observations.c, estimates.c
-    is_held = is_held_out(measurement_row(conn, measurement_id)["holdout_share"])
-    # 0 added, and no IS NULL: SQLite would take the index of problems or of batches for those of checkpoints
-    problem_id = o.problem_id + NOTHING
-    each = (
-        select(problem_id.label("p"), func.sum(o.n_passed).label("k"), func.sum(o.n_counted).label("n"))
-        .where(_of_workers(measurement_id, checkpoint), o.n_counted > 0)
-        .group_by(problem_id)
-        .subquery()
-    )
-    query = (
-        select(each.c.k, each.c.n, func.count())
-        .join(estimates, (e.measurement_id == measurement_id) & (e.problem_id == each.c.p))
-        .where(is_held)
-        .group_by(each.c.k, each.c.n)
-    )
-    groups = [(int(row[0]) / int(row[1]), int(row[1]), row[2]) for row in conn.execute(query)]
-    n = sum(count for *_, count in groups)
-    if n == 0:
-        return None
-    mean = sum(rate * count for rate, _, count in groups) / n
-    square = sum((rate - mean) ** 2 * count for rate, _, count in groups)
-    return HoldoutPoint(
-        checkpoint_index=checkpoint,
-        n_problems=n,
-        n_rollouts=sum(n_counted * count for _, n_counted, count in groups),
-        pass_rate=mean,
-        se=math.sqrt(square / (n - 1) / n) if n > 1 else None,
-    )
+        held_out = next(iter(holdout_points(conn, measurement_id, checkpoint)), None)
+        return _spread(checkpoint, rows, n_steps, held_out)
 
 
 def _spread(

@@ -102,10 +102,7 @@ class EstimateService:
 
     async def holdout(self, measurement_id: int) -> list[HoldoutPoint]:
         """Mean pass rate of the hold-out at each checkpoint, its standard error over problems."""
-        by_checkpoint = defaultdict(list)
-        for checkpoint, _problem, n_passed, n_counted in await self._store.holdout_groups(measurement_id):
-            by_checkpoint[checkpoint].append((n_passed, n_counted))
-        return [_holdout_point(checkpoint, groups) for checkpoint, groups in by_checkpoint.items()]
+        return await self._store.holdout(measurement_id)
 
     async def frontier(self, measurement_id: int) -> Frontier:
         """Histogram of the newest pass rates of the training problems."""
@@ -124,14 +121,3 @@ class EstimateService:
             frontier_share=None if share is None else float(share),
             mean=float(known.mean()) if len(known) else None,
         )
-
-
-def _holdout_point(checkpoint: int, groups: list[tuple[int, int]]) -> HoldoutPoint:
-    rates = np.array([n_passed / n_counted for n_passed, n_counted in groups])
-    return HoldoutPoint(
-        checkpoint_index=checkpoint,
-        n_problems=len(rates),
-        n_rollouts=sum(n_counted for _, n_counted in groups),
-        pass_rate=float(rates.mean()),
-        se=float(rates.std(ddof=1) / np.sqrt(len(rates))) if len(rates) > 1 else None,
-    )

@@ -16,6 +16,7 @@ from app.errors import Invalid, NotFound
 from app.flow.estimates import bulk
 from app.flow.estimates.branches import reported
 from app.flow.estimates.columns import BoolArray, Columns, FloatArray, IntArray
+from app.flow.estimates.holdout import holdout_points
 from app.flow.estimates.moves import MOVED, NOT_PASSED
 from app.flow.estimates.skills import abilities_of, locked_abilities, store_abilities
 from app.flow.estimates.totals import TOTALS, Totals
@@ -25,7 +26,7 @@ from app.flow.rollouts.groups import Group
 from app.flow.rollouts.measurements import is_held_out, measurement_row, sync_rows
 from app.flow.students.lines import Line, line_of, newest_fork
 from app.ids import numbered
-from paced.wire import Observation, Problem, Verdict
+from paced.wire import HoldoutPoint, Observation, Problem, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,19 +232,9 @@ class EstimateStore:
         return [Observation.model_validate({**row, "verdicts": verdict_counts(row)}) for row in rows]
 
     @reads
-    def holdout_groups(self, conn: Connection, measurement_id: int) -> list[tuple[int, int, int, int]]:
-        """(checkpoint, problem, passed, counted) of every counted hold-out group that a worker measured."""
-        o, e = observations.c, estimates.c
-        measurement = measurement_row(conn, measurement_id)
-        query = (
-            select(o.checkpoint_index, o.problem_id, func.sum(o.n_passed), func.sum(o.n_counted))
-            .join(estimates, (e.measurement_id == o.measurement_id) & (e.problem_id == o.problem_id))
-            .where(o.measurement_id == measurement_id, o.n_counted > 0, o.batch_id.is_(None))
-            .where(is_held_out(measurement["holdout_share"]))
-            .group_by(o.checkpoint_index, o.problem_id)
-            .order_by(o.checkpoint_index)
-        )
-        return [(row[0], row[1], int(row[2]), int(row[3])) for row in conn.execute(query)]
+    def holdout(self, conn: Connection, measurement_id: int) -> list[HoldoutPoint]:
+        """The hold-out at each checkpoint."""
+        return holdout_points(conn, measurement_id)
 
 
 def verdict_counts(row: dict[str, Any]) -> dict[str, int]:

@@ -7,10 +7,12 @@ import numpy as np
 
 from app.errors import Invalid
 from app.flow.estimates.columns import FloatArray
+from app.flow.training.holdout import Holdouts, HoldoutStep, measured_whole
 from app.flow.training.series import Series, enveloped, group_name, grouped, pooled, smoothed
 from app.flow.training.store import TrainingStore
 from paced.wire import Axis, PooledSeries, Run, RunComparison, RunSeries, Stage
 
+HOLDOUT = "pass_rate"  # of the hold-out, at the checkpoints of a run: no metric that a trainer sends
 LAID_BY = {Axis.TOKENS: "n_tokens", Axis.TIME: "duration_s"}  # the metric whose running sum is the place
 QUOTIENTS = {"tokens_per_s": ("n_tokens", "duration_s")}  # metrics made of two others where a trainer sends those
 N_BUCKETS = 300
@@ -25,12 +27,14 @@ class Comparison:
     by: Axis = Axis.STEP
     n_buckets: int = N_BUCKETS
     smooth: int = 1
+    patience_s: float = 30.0  # for the hold-out of old checkpoints
 
 
 @dataclass(frozen=True, slots=True)
 class Curves:
     """Steps of one run: places on an axis, stages, and metrics by name, NaN where a step lacks one."""
 
+    steps: FloatArray
     x: FloatArray
     stages: Sequence[Stage]
     columns: dict[str, FloatArray]
@@ -40,6 +44,12 @@ class Curves:
         y = self.columns[metric]
         is_there = np.isfinite(y)
         return Series(self.x[is_there], y[is_there])
+
+    def places(self, n_done: Sequence[int], by: Axis) -> FloatArray:
+        """Where on the axis so many steps are done."""
+        if by == Axis.STEP:
+            return np.array(n_done, np.float64)
+        return np.concatenate([[0.0], self.x])[np.searchsorted(self.steps, n_done)]
 
     @property
     def switches(self) -> list[float]:
@@ -65,21 +75,26 @@ async def curves(store: TrainingStore, run_id: str, metrics: Sequence[str], by: 
             quotient = columns[above] / columns[below]
         columns[name] = np.where(np.isfinite(columns[name]), columns[name], quotient)
     x = steps if axis is None else np.cumsum(np.nan_to_num(columns[axis]))
-    return Curves(x, stages, columns)
+    return Curves(steps, x, stages, columns)
 
 
-async def compare(store: TrainingStore, wanted: Comparison) -> RunComparison:
+async def compare(store: TrainingStore, holdouts: Holdouts, wanted: Comparison) -> RunComparison:
     """Each run in buckets, and the pooled runs of each group; raises NotFound, Invalid where none has the metric."""
     runs = [await store.get(run_id) for run_id in dict.fromkeys(wanted.run_ids)]
-    names = sorted({name for run in runs for name in await names_of(store, run.run_id)})
+    names = sorted({HOLDOUT, *[name for run in runs for name in await names_of(store, run.run_id)]})
     needed = [wanted.metric, *filter(None, [LAID_BY.get(wanted.by)])]
     missing = [name for name in needed if name not in names]
-    if missing and names:
+    if missing and len(names) > 1:
         raise Invalid(
             f"none of these runs has the metric {missing[0]!r}; they have {', '.join(names)}", code="unknown_metric"
         )
-    laid = [await curves(store, run.run_id, [wanted.metric], wanted.by) for run in runs]
-    many = [each.series(wanted.metric) for each in laid]
+    is_holdout = wanted.metric == HOLDOUT
+    laid = [await curves(store, run.run_id, [] if is_holdout else [wanted.metric], wanted.by) for run in runs]
+    if is_holdout:
+        measured = [await holdouts.of_run(run, wanted.patience_s) for run in runs]
+        many = [_holdout(steps, each, wanted.by) for steps, each in zip(measured, laid, strict=True)]
+    else:
+        many = [each.series(wanted.metric) for each in laid]
     return RunComparison(
         metric=wanted.metric,
         by=wanted.by,
@@ -87,6 +102,12 @@ async def compare(store: TrainingStore, wanted: Comparison) -> RunComparison:
         runs=[_public(run, series, each.switches, wanted) for run, series, each in zip(runs, many, laid, strict=True)],
         groups=_pooled(runs, many, wanted),
     )
+
+
+def _holdout(steps: Sequence[HoldoutStep], laid: Curves, by: Axis) -> Series:
+    whole = measured_whole(steps)
+    y = np.array([step.point.pass_rate for step in whole], np.float64)
+    return Series(laid.places([step.step for step in whole], by), y)
 
 
 def _public(run: Run, series: Series, switches: list[float], wanted: Comparison) -> RunSeries:

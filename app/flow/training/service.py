@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from app.clock import Clock
 from app.errors import Conflict
 from app.flow.training.comparing import Comparison, Curves, compare, curves, names_of
+from app.flow.training.holdout import Holdouts, HoldoutStep
 from app.flow.training.store import TrainingStore
 from app.ids import new_id
 from paced.wire import (
@@ -25,8 +26,9 @@ from paced.wire import (
 class TrainingService:
     """Stage 7 of the flow."""
 
-    def __init__(self, store: TrainingStore, clock: Clock) -> None:
+    def __init__(self, store: TrainingStore, holdouts: Holdouts, clock: Clock) -> None:
         self._store = store
+        self._holdouts = holdouts
         self._clock = clock
 
     async def said_of(self, problem_id: int) -> dict[str, TeacherReference]:
@@ -70,7 +72,11 @@ class TrainingService:
 
     async def compare(self, wanted: Comparison) -> RunComparison:
         """One metric of several runs."""
-        return await compare(self._store, wanted)
+        return await compare(self._store, self._holdouts, wanted)
+
+    async def holdout(self, run: Run, patience_s: float) -> list[HoldoutStep]:
+        """The hold-out over a run, as far as it is counted after `patience_s` seconds."""
+        return await self._holdouts.of_run(run, patience_s)
 
     async def curves(self, run_id: str, metrics: Sequence[str], by: Axis = Axis.STEP) -> Curves:
         """Some metrics of one run, every step."""
@@ -80,9 +86,9 @@ class TrainingService:
         """Metrics that a run has."""
         return await names_of(self._store, run_id)
 
-    async def of_curricula(self, curriculum_ids: Sequence[str], limit: int) -> list[Run]:
-        """Runs of several curricula, the newest first."""
-        return await self._store.of_curricula(curriculum_ids, limit)
+    async def of_curricula(self, curriculum_ids: Sequence[str], limit: int, *, is_other: bool = False) -> list[Run]:
+        """Runs of several curricula, or of all others, the newest first."""
+        return await self._store.of_curricula(curriculum_ids, limit, is_other=is_other)
 
     async def newest(self, run_ids: Sequence[str]) -> dict[str, MetricPoint]:
         """The newest step of each run that has one."""

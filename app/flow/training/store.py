@@ -54,9 +54,13 @@ class TrainingStore:
         return [Run.model_validate(row) for row in rows_as_dicts(conn.execute(query))]
 
     @reads
-    def of_curricula(self, conn: Connection, curriculum_ids: Sequence[str], limit: int) -> list[Run]:
-        """Runs of several curricula, the newest first."""
-        query = _query().where(runs.c.curriculum_id.in_(curriculum_ids)).order_by(runs.c.created_at.desc())
+    def of_curricula(
+        self, conn: Connection, curriculum_ids: Sequence[str], limit: int, *, is_other: bool = False
+    ) -> list[Run]:
+        """Runs of several curricula, or of all others, the newest first."""
+        c = runs.c.curriculum_id
+        is_wanted = c.not_in(curriculum_ids) if is_other else c.in_(curriculum_ids)
+        query = _query().where(is_wanted).order_by(runs.c.created_at.desc())
         return [Run.model_validate(row) for row in rows_as_dicts(conn.execute(query.limit(limit)))]
 
     @writes

@@ -68,7 +68,7 @@ def test_pooled_runs_have_student_s_interval() -> None:
     runs = [[1.0, 1.0, 1.0], [2.0, 2.0, 2.0], [3.0, 3.0, 3.0]]
     band = pooled([series(run) for run in runs], 10)
     assert band is not None
-    half = student_t.ppf(0.95, 2) * 1.0 / np.sqrt(3)
+    half = student_t.ppf(0.975, 2) * 1.0 / np.sqrt(3)
     assert band.mean == pytest.approx(2.0)
     assert band.low == pytest.approx(2.0 - half)
     assert band.high == pytest.approx(2.0 + half)

@@ -15,7 +15,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
@@ -34,6 +35,8 @@ SMALL_ARMS = ("uniform", "default")
 N_SEEDS = 3
 STUDENT = "smollm2"
 POLL_S = 2.0
+# The distributions are compared as they are sampled, and the teacher is surer than at its own temperature.
+TEACHING = {"temperature": 0.6, "teacher_sharpness": 1.67}
 PROFILE = wire.ProfileCreate(temperature=0.6, top_p=1.0, max_tokens=24, is_truncated_fail=True)
 
 
@@ -42,11 +45,11 @@ class Plan:
     """How much is done; the same in every arm."""
 
     home: Path = Path(".benchmarks/arms")
-    n_per_kind: int = 30
-    n_steps: int = 40
+    n_per_kind: int = 24
+    n_steps: int = 32
     batch_size: int = 16
     learning_rate: float = 5e-5
-    checkpoint_every: int = 20
+    checkpoint_every: int = 16
     n_rollouts: int = 8
     holdout_share: float = 0.4
 
@@ -72,16 +75,7 @@ def run(small: bool, n_seeds: int | None = None) -> dict[str, Any]:
 
 def train(plan: Plan, client: Client, children: Children, model: Path, arm: str, seed: int) -> dict[str, Any]:
     """One arm and seed to its measured end, from wherever it is; its rollouts and minutes."""
-    started, (name, found) = time.monotonic(), find_arm(arm)
-    problem_set, profile = f"arithmetic-s{seed}", client.create_profile(PROFILE)
-    if problem_set not in {known.name for known in client.problem_sets()}:
-        made = arithmetic.write(plan.home / f"{problem_set}.jsonl", plan.n_per_kind, seed, arithmetic.GRADED)
-        client.create_problem_set(wire.ProblemSetCreate(name=problem_set, grader=wire.GraderName.NUMERIC))
-        client.import_problems(problem_set, made)
-    chosen = Chosen(
-        model, STUDENT, problem_set, profile.profile_id, plan.n_rollouts, plan.holdout_share, plan.n_steps, seed
-    )
-    curriculum = make_curriculum(client, name, found, chosen)
+    started, curriculum = time.monotonic(), make(plan, client, model, arm, seed)
 
     def state() -> wire.Measurement:
         return client.measurement(curriculum.measurement_id)
@@ -90,46 +84,75 @@ def train(plan: Plan, client: Client, children: Children, model: Path, arm: str,
         return any(run.state == wire.RunState.FINISHED for run in client.runs(curriculum.curriculum_id))
 
     if not (is_trained() and is_measured(state())):
-        access = {"PACED_URL": client.url, "PACED_KEY": client.key or ""}
-        worker = ("rollout", curriculum.student, "--model", str(model), "--json")
-        children.start("rollout", *worker, environment=access)
-        await_(lambda: index(state()) > 0 or state().n_at_latest >= state().n_measurable, children, "rollout")
-        say(f"{curriculum.name}: base measured after {(time.monotonic() - started) / 60:.1f} minutes")
-        if not is_trained():
-            one_core = {"OMP_NUM_THREADS": "1"}  # as the worker has; threads that wait for each other cost more
-            children.start("arm", *arm_options(plan, name, curriculum, chosen), environment=access | one_core)
-            await_(lambda: not children.is_running("arm"), children, "rollout")
-            children.check("arm")
-            children.stop("arm")
-        await_(lambda: is_measured(state()), children, "rollout")
-        children.stop("rollout")
+        with worker(client, children, curriculum, model):
+            await_base(client, children, curriculum)
+            say(f"{curriculum.name}: base measured after {(time.monotonic() - started) / 60:.1f} minutes")
+            if not is_trained():
+                passive = {"OMP_WAIT_POLICY": "passive"}  # the worker wants the core on which a thread would spin
+                options = arm_options(plan, arm, model, curriculum, seed)
+                children.start("arm", *options, environment=access(client) | passive)
+                await_(lambda: not children.is_running("arm"), children)
+                children.check("arm")
+                children.stop("arm")
+            await_(lambda: is_measured(state()), children)
         keep_minutes(plan, curriculum.name, (time.monotonic() - started) / 60)
     (made_run,) = client.runs(curriculum.curriculum_id)
     rates = {point.checkpoint_index: point.pass_rate for point in client.holdout(curriculum.measurement_id)}
     say(f"{curriculum.name}: hold-out {rates[0]:.3f} -> {rates[max(rates)]:.3f}")
     return {
         "run_id": made_run.run_id,
-        "arm": name,
+        "arm": find_arm(arm)[0],
         "seed": seed,
         "n_rollouts": (state().n_measured + state().n_remeasured) * plan.n_rollouts,
         "minutes": round(minutes(plan).get(curriculum.name, 0.0), 1),
     }
 
 
-def arm_options(plan: Plan, name: str, curriculum: wire.Curriculum, chosen: Chosen) -> tuple[str, ...]:
+def make(plan: Plan, client: Client, model: Path, arm: str, seed: int) -> wire.Curriculum:
+    """The problem set of a seed and the curriculum of an arm on it, made or found."""
+    problem_set, (name, found) = f"arithmetic-s{seed}", find_arm(arm)
+    if problem_set not in {known.name for known in client.problem_sets()}:
+        made = arithmetic.write(plan.home / f"{problem_set}.jsonl", plan.n_per_kind, seed, arithmetic.GRADED)
+        client.create_problem_set(wire.ProblemSetCreate(name=problem_set, grader=wire.GraderName.NUMERIC))
+        client.import_problems(problem_set, made)
+    profile_id = client.create_profile(PROFILE).profile_id
+    chosen = Chosen(model, STUDENT, problem_set, profile_id, plan.n_rollouts, plan.holdout_share, plan.n_steps, seed)
+    return make_curriculum(client, name, found, chosen)
+
+
+@contextmanager
+def worker(client: Client, children: Children, curriculum: wire.Curriculum, model: Path) -> Iterator[None]:
+    """A `paced rollout` of the curriculum's student until the block ends."""
+    options = ("rollout", curriculum.student, "--model", str(model), "--json")
+    children.start("rollout", *options, environment=access(client))
+    yield
+    children.stop("rollout")
+
+
+def await_base(client: Client, children: Children, curriculum: wire.Curriculum) -> None:
+    """Wait until checkpoint 0 is measured whole, unless a later one is there already."""
+
+    def is_there() -> bool:
+        found = client.measurement(curriculum.measurement_id)
+        is_later = found.latest_checkpoint is not None and found.latest_checkpoint.index > 0
+        return is_later or found.n_at_latest >= found.n_measurable
+
+    await_(is_there, children)
+
+
+def arm_options(plan: Plan, arm: str, model: Path, curriculum: wire.Curriculum, seed: int) -> tuple[str, ...]:
     """`paced arm` as a user would call it."""
     settings = {
         "batch_size": plan.batch_size,
         "learning_rate": plan.learning_rate,
         "checkpoint_every": plan.checkpoint_every,
-        "temperature": 0.6,  # both distributions as they are sampled,
-        "teacher_sharpness": 1.67,  # and the teacher surer than at its own temperature
+        **TEACHING,
     }
     return (
-        *("arm", name, "--student", str(chosen.student), "--student-name", chosen.student_name),
-        *("--problem-set", chosen.problem_set, "--profile", str(chosen.profile_id), "--steps", str(plan.n_steps)),
+        *("arm", arm, "--student", str(model), "--student-name", STUDENT, "--steps", str(plan.n_steps)),
+        *("--problem-set", curriculum.problem_set, "--profile", curriculum.profile_id, "--seed", str(seed)),
         *("--n-rollouts", str(plan.n_rollouts), "--holdout-share", str(plan.holdout_share)),
-        *("--seed", str(chosen.seed), "--out", str((plan.home / "runs" / curriculum.name).resolve()), "--json"),
+        *("--out", str((plan.home / "runs" / curriculum.name).resolve()), "--json"),
         *(part for key, value in settings.items() for part in ("--set", f"{key}={value}")),
     )
 
@@ -137,8 +160,7 @@ def arm_options(plan: Plan, name: str, curriculum: wire.Curriculum, chosen: Chos
 def compare(client: Client, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows of `paced compare --json`."""
     command = [sys.executable, "-m", "paced", "compare", *(run["run_id"] for run in runs), "--by", "step", "--json"]
-    environment = {**os.environ, "PACED_URL": client.url, "PACED_KEY": client.key or ""}
-    answer = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    answer = subprocess.run(command, env={**os.environ, **access(client)}, check=True, capture_output=True, text=True)
     found: list[dict[str, Any]] = json.loads(answer.stdout)["arms"]
     return found
 
@@ -159,16 +181,16 @@ def is_measured(measurement: wire.Measurement) -> bool:
     return measurement.n_holdout_at_latest >= measurement.n_holdout
 
 
-def index(measurement: wire.Measurement) -> int:
-    """Of the newest checkpoint."""
-    return measurement.latest_checkpoint.index if measurement.latest_checkpoint else 0
-
-
-def await_(is_done: Callable[[], bool], children: Children, child: str) -> None:
-    """Wait until something is so; raises ChildFailed if a child ends badly before."""
+def await_(is_done: Callable[[], bool], children: Children) -> None:
+    """Wait until something is so; raises ChildFailed if the worker ends badly before."""
     while not is_done():
-        children.check(child)
+        children.check("rollout")
         time.sleep(POLL_S)
+
+
+def access(client: Client) -> dict[str, str]:
+    """How a child reaches the service."""
+    return {"PACED_URL": client.url, "PACED_KEY": client.key or ""}
 
 
 def minutes(plan: Plan) -> dict[str, float]:

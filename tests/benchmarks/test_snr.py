@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.snr import (
+from benchmarks.snr.kernels import (
     EDGES,
     N_PROJECTED,
     Groups,
@@ -13,9 +13,9 @@ from benchmarks.snr import (
     fit_kernel,
     fit_with_interval,
     grouped,
-    plot,
     signal_and_noise,
 )
+from benchmarks.snr.plots import plot
 
 
 def test_the_signal_is_unbiased_by_noise() -> None:

@@ -6,10 +6,10 @@ from typing import Any
 from worker.distill.config import DistillConfig
 from worker.distill.errors import ConfigRefused
 from worker.distill.model import load_tokenizer
-from worker.distill.parity import parity, probes
-from worker.distill.preflight import preflight
-from worker.distill.served import ServedModel
-from worker.distill.teacher import make_source
+from worker.distill.teachers.parity import parity, probes
+from worker.distill.teachers.preflight import preflight
+from worker.distill.teachers.served import ServedModel
+from worker.distill.teachers.teacher import make_source
 
 
 def check(config: DistillConfig, against: Path | None) -> list[dict[str, Any]]:

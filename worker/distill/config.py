@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from paced.wire import Stage
 from paced.wire.base import Name
-from worker.distill.addresses import DEFAULT_TAG, SELF, TeacherAt
 from worker.distill.errors import ConfigRefused
+from worker.distill.teachers.addresses import DEFAULT_TAG, SELF, TeacherAt
 from worker.precision import Dtype
 
 # What may differ between two starts of one run: where and how often, not what is computed.

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from paced.prompts import chat_text
 from paced.wire import Message
-from worker.distill.target import Target
+from worker.distill.teachers.target import Target
 
 PROBE = "Probe"
 

@@ -14,8 +14,8 @@ from worker.distill.config import DistillConfig
 from worker.distill.data import Example, encode_answer, encode_chat, end_of_turn
 from worker.distill.generate import Generated, Generator, answer_text
 from worker.distill.model import DTYPES, copy_weights, load_model
-from worker.distill.references import Judge, Library
-from worker.distill.teachers import Teachers
+from worker.distill.teachers.by_tag import Teachers
+from worker.distill.teachers.references import Judge, Library
 from worker.rollout.engine import Sampling
 
 Prompted = tuple[BatchProblem, float, list[int], list[int]]

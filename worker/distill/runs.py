@@ -7,7 +7,7 @@ from paced.wire import CheckpointCreate, Curriculum, Run, RunCreate, RunState
 from worker.distill.checkpoint import RunRecord, check_identity, read_record, write_record
 from worker.distill.config import DistillConfig
 from worker.distill.errors import ConfigRefused
-from worker.distill.teacher import fingerprint
+from worker.distill.teachers.teacher import fingerprint
 
 log = logging.getLogger(__name__)
 

@@ -23,12 +23,12 @@ from worker.distill.lessons import Lessons
 from worker.distill.lora import Unadapted, adapt
 from worker.distill.metrics import Recorder
 from worker.distill.ranks import Ranks, joined, spread
-from worker.distill.references import Judge, Library
 from worker.distill.rounding import RoundingAdamW
 from worker.distill.runs import open_run
 from worker.distill.stages import Patience, Stop
-from worker.distill.teachers import Teachers
-from worker.distill.writer import make_writer
+from worker.distill.teachers.by_tag import Teachers
+from worker.distill.teachers.references import Judge, Library
+from worker.distill.teachers.writer import make_writer
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from tests.worker.distill.test_step import CPU, EXAMPLES, gradients, make_sessio
 from tests.worker.distill.tiny import tiny_folder
 from worker.distill.data import Example, micro_batches, pack
 from worker.distill.errors import ModelRefused
-from worker.distill.local import LocalModel
 from worker.distill.model import check_packing, load_model
+from worker.distill.teachers.local import LocalModel
 from worker.distill.train import group_loss
 
 

@@ -10,11 +10,11 @@ import pytest
 
 from tests.worker.distill.serving import Serving, serving
 from tests.worker.distill.tiny import tiny_folder
-from worker.distill.addresses import TeacherAt
 from worker.distill.errors import DistillError, ModelRefused, TeacherSilent
 from worker.distill.model import load_tokenizer
-from worker.distill.preflight import Found, preflight
-from worker.distill.served import ServedModel
+from worker.distill.teachers.addresses import TeacherAt
+from worker.distill.teachers.preflight import Found, preflight
+from worker.distill.teachers.served import ServedModel
 
 
 @pytest.fixture(scope="module")

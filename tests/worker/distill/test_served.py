@@ -15,15 +15,15 @@ from paced.wire import BatchProblem
 from tests.worker.distill.serving import Serving, serving
 from tests.worker.distill.tiny import lines_of, tiny_folder
 from tests.worker.distill.world import losses, make_config, make_curriculum, run
-from worker.distill.addresses import TeacherAt
 from worker.distill.data import Example
 from worker.distill.errors import ModelRefused, TeacherSilent
-from worker.distill.local import LocalModel
 from worker.distill.model import load_tokenizer
-from worker.distill.served import ServedModel
-from worker.distill.target import Target, stacked
-from worker.distill.targets import Targets
-from worker.distill.teachers import Teachers
+from worker.distill.teachers.addresses import TeacherAt
+from worker.distill.teachers.by_tag import Teachers
+from worker.distill.teachers.local import LocalModel
+from worker.distill.teachers.served import ServedModel
+from worker.distill.teachers.stored import Targets
+from worker.distill.teachers.target import Target, stacked
 
 CPU = torch.device("cpu")
 EXAMPLES = [

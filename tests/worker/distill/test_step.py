@@ -15,9 +15,9 @@ from worker.distill.config import DistillConfig
 from worker.distill.data import Example
 from worker.distill.errors import ConfigRefused, DistillError, ModelRefused
 from worker.distill.lessons import Lesson
-from worker.distill.local import LocalModel
 from worker.distill.model import Body, check_projection, load_model, sharpened
 from worker.distill.ranks import Ranks
+from worker.distill.teachers.local import LocalModel
 from worker.distill.train import group_loss, loss_denominator, update
 
 CPU = torch.device("cpu")

@@ -14,9 +14,9 @@ from worker.distill.config import DistillConfig
 from worker.distill.data import encode_chat
 from worker.distill.errors import ModelRefused, TeacherSilent
 from worker.distill.model import load_model, load_tokenizer
-from worker.distill.references import Judge, References
-from worker.distill.teacher import Teacher, check_vocabulary, fingerprint, make_teacher, with_reference
-from worker.distill.writer import TransformersEngine
+from worker.distill.teachers.references import Judge, References
+from worker.distill.teachers.teacher import Teacher, check_vocabulary, fingerprint, make_teacher, with_reference
+from worker.distill.teachers.writer import TransformersEngine
 from worker.rollout.engine import Answer, EngineFailure, Sampling
 
 CPU = torch.device("cpu")

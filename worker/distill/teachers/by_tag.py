@@ -10,15 +10,15 @@ import torch
 
 from paced.losses import Projection, TopK
 from paced.wire import BatchProblem, Profile, Stage
-from worker.distill.addresses import DEFAULT_TAG, TeacherAt
 from worker.distill.config import DistillConfig
 from worker.distill.data import Example
-from worker.distill.local import LocalModel
-from worker.distill.preflight import Found, preflight
-from worker.distill.served import ServedModel
-from worker.distill.target import stacked
-from worker.distill.targets import Targets
-from worker.distill.teacher import Teacher, make_source, make_teacher
+from worker.distill.teachers.addresses import DEFAULT_TAG, TeacherAt
+from worker.distill.teachers.local import LocalModel
+from worker.distill.teachers.preflight import Found, preflight
+from worker.distill.teachers.served import ServedModel
+from worker.distill.teachers.stored import Targets
+from worker.distill.teachers.target import stacked
+from worker.distill.teachers.teacher import Teacher, make_source, make_teacher
 
 log = logging.getLogger(__name__)
 

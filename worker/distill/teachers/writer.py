@@ -12,8 +12,8 @@ from paced.wire import Message
 from worker.distill.config import DistillConfig
 from worker.distill.data import encode_chat, end_of_turn
 from worker.distill.generate import Generator, answer_text
-from worker.distill.served import ServedEngine, ServedModel
-from worker.distill.teacher import Teacher
+from worker.distill.teachers.served import ServedEngine, ServedModel
+from worker.distill.teachers.teacher import Teacher
 from worker.rollout.engine import Answer, Engine, EngineFailure, EngineOptions, Sampling, make_engine
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from worker.distill.data import Example
 from worker.distill.errors import ModelRefused
-from worker.distill.target import Target
+from worker.distill.teachers.target import Target
 
 SAME_WEIGHTS = 0.5  # nats by which log-probabilities of one model may differ between two starts of a server
 LIKELY = -5.0  # below, rounding in bfloat16 alone makes such differences

@@ -10,8 +10,8 @@ from typing import Self
 from paced.client import Client
 from paced.wire import BatchProblem, GradingPolicy, Profile, TeacherReference, TeacherReferences, Verdict
 from worker.distill.errors import TeacherSilent
-from worker.distill.teacher import Teacher
-from worker.distill.teachers import Teachers
+from worker.distill.teachers.by_tag import Teachers
+from worker.distill.teachers.teacher import Teacher
 from worker.grading import GraderPool
 from worker.rollout.engine import Answer, Engine, EngineFailure
 

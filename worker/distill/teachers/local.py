@@ -14,7 +14,7 @@ from torch import Tensor
 from paced.losses import Projection
 from worker.distill.data import Example, lay_out
 from worker.distill.model import answer_projection, autocast, check_packing, check_projection, load_model, sharpened
-from worker.distill.target import Target
+from worker.distill.teachers.target import Target
 
 SCORED_AT_ONCE = 256  # tokens whose logits are there together
 

@@ -14,13 +14,13 @@ from typing import Any
 
 from paced.prompts import chat_messages
 from paced.wire import BatchProblem, Message, Profile
-from worker.distill.addresses import TeacherAt
 from worker.distill.config import DistillConfig
 from worker.distill.data import encode_chat
 from worker.distill.errors import ModelRefused
-from worker.distill.local import LocalModel
 from worker.distill.model import load_tokenizer
-from worker.distill.served import ServedModel
+from worker.distill.teachers.addresses import TeacherAt
+from worker.distill.teachers.local import LocalModel
+from worker.distill.teachers.served import ServedModel
 from worker.rollout.engine import Sampling
 
 PLACEHOLDER = re.compile(r"\{(prompt|answer|solution)\}")

@@ -16,11 +16,11 @@ import httpx2
 import numpy as np
 
 from paced.wire import Message
-from worker.distill.addresses import TeacherAt
 from worker.distill.data import Example, encode_chat, end_of_turn
 from worker.distill.errors import TeacherSilent
 from worker.distill.generate import Generated, answer_text
-from worker.distill.target import Target
+from worker.distill.teachers.addresses import TeacherAt
+from worker.distill.teachers.target import Target
 from worker.rollout.engine import Answer, EngineFailure, Sampling
 from worker.rollout.exchange import Exchange, reason
 

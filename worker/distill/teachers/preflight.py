@@ -12,8 +12,8 @@ from typing import Any
 from paced.prompts import chat_text
 from paced.wire import Message
 from worker.distill.errors import ModelRefused, TeacherSilent
-from worker.distill.served import ServedModel, prompt_logprobs, read_completion, read_target
-from worker.distill.target import Target
+from worker.distill.teachers.served import ServedModel, prompt_logprobs, read_completion, read_target
+from worker.distill.teachers.target import Target
 from worker.rollout.engine import EngineFailure
 from worker.rollout.exchange import Exchange, reason
 

@@ -12,11 +12,11 @@ from paced.losses import KLSettings, Projection, TopK, distillation_loss
 from paced.wire import Message, Stage
 from worker.distill.config import DistillConfig
 from worker.distill.data import Example, encode_answer, encode_chat, end_of_turn, pad
-from worker.distill.local import LocalModel
 from worker.distill.model import DTYPES, answer_projection, autocast, load_model
-from worker.distill.preflight import PROBE
-from worker.distill.served import ServedModel
-from worker.distill.target import Target, stacked
+from worker.distill.teachers.local import LocalModel
+from worker.distill.teachers.preflight import PROBE
+from worker.distill.teachers.served import ServedModel
+from worker.distill.teachers.target import Target, stacked
 from worker.precision import resolved
 
 LIKELY = -7.0  # below, rounding in bfloat16 alone makes large differences of logarithms

@@ -15,6 +15,7 @@ SIZES = {"": ViewportSize(width=1280, height=800), "-narrow": ViewportSize(width
 THEMES = ("light", "dark")
 DRAWN = "[...document.querySelectorAll('.plot')].every((plot) => plot.dataset.drawn)"
 PATIENCE_MS = 20_000
+MAX_COMPARED = 16
 
 
 def main() -> None:
@@ -23,19 +24,22 @@ def main() -> None:
     parser.add_argument("--url", help="the service; PACED_URL if left out")
     parser.add_argument("--key", help="a key with the scope read; PACED_KEY if left out")
     parser.add_argument("--out", type=Path, default=Path("docs/images"), help="folder of the pictures")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these pages alone")
     parser.add_argument("--narrow", action="store_true", help="also 360 px wide")
     parser.add_argument("--chromium", default=shutil.which("chromium"), help="path of the browser")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     with Client(arguments.url, arguments.key) as client, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=arguments.chromium, args=FLAGS)
-        addresses = dict(pages(client))
+        addresses = {name: at for name, at in pages(client) if name in (arguments.only or [name])}
         for theme in THEMES:
             for suffix, size in SIZES.items():
                 if suffix and not arguments.narrow:
                     continue
-                page = signed_in(browser, client, theme, size)
-                for name, address in addresses.items():
+                page = opened(browser, theme, size)
+                for name, address in addresses.items():  # the first needs no session
+                    if name != "sign-in" and not page.context.cookies():
+                        sign_in(page, client)
                     take(page, client.url + address, arguments.out / f"{name}-{theme}{suffix}.png")
         browser.close()
     print(f"{len(list(arguments.out.glob('*.png')))} pictures in {arguments.out}{os.sep}")  # noqa: T201 - a command
@@ -45,6 +49,7 @@ def pages(client: Client) -> Iterator[tuple[str, str]]:
     """A name and an address for each page that the service has something for: of its newest curriculum."""
     curriculum = max(client.curricula(), key=lambda one: one.created_at)
     chosen = f"curriculum={curriculum.curriculum_id}"
+    yield "sign-in", "/sign-in"
     for name in ("overview", "problems", "workers", "disputes", "curricula", "batches", "runs"):
         yield name, f"/{name}?{chosen}"
     yield "preview", f"/curricula?{chosen}&gamma=6&band_low=0.1&band_high=0.9"
@@ -56,16 +61,21 @@ def pages(client: Client) -> Iterator[tuple[str, str]]:
     runs = list(client.runs(curriculum.curriculum_id))
     for run in runs[-1:]:
         yield "run", f"/runs/{run.run_id}"
-    if len(runs) > 1:
-        yield "comparison", f"/runs/compare?{chosen}&" + "&".join(f"run_id={run.run_id}" for run in runs[:8])
+    several = runs if len(runs) > 1 else list(client.runs())  # arms of a comparison have a curriculum each
+    if len(several) > 1:
+        compared = "&".join(f"run_id={run.run_id}" for run in several[:MAX_COMPARED])
+        yield "comparison", f"/runs/compare?{chosen}&metric=pass_rate&{compared}"
 
 
-def signed_in(browser: Browser, client: Client, theme: str, size: ViewportSize) -> Page:
-    """A page of a browser that has used up a link."""
-    page = browser.new_context(viewport=size, color_scheme="dark" if theme == "dark" else "light").new_page()
+def opened(browser: Browser, theme: str, size: ViewportSize) -> Page:
+    """A page of a browser that nobody has signed in."""
+    return browser.new_context(viewport=size, color_scheme="dark" if theme == "dark" else "light").new_page()
+
+
+def sign_in(page: Page, client: Client) -> None:
+    """Use up a link."""
     page.goto(client.url + client.create_sign_in_link().path)
     page.get_by_role("button", name="Open the dashboard").click()
-    return page
 
 
 def take(page: Page, address: str, file: Path) -> None:

@@ -92,8 +92,12 @@ def test_the_theme_is_kept(filled: World, open_page: OpenPage) -> None:
 @pytest.mark.parametrize("shared_service", ["sqlite"], indirect=True, scope="module")
 def test_pictures_are_taken_of_every_page(filled: World, chromium: Browser, tmp_path: Path) -> None:
     addresses = dict(screenshots.pages(filled.client))
-    assert {"overview", "problems", "problem", "batches", "batch", "runs", "run", "comparison"} <= set(addresses)
-    page = screenshots.signed_in(chromium, filled.client, "dark", screenshots.SIZES["-narrow"])
+    assert {"sign-in", "overview", "problems", "problem", "batches", "batch", "runs", "run", "comparison"} <= set(
+        addresses
+    )
+    page = screenshots.opened(chromium, "dark", screenshots.SIZES["-narrow"])
+    screenshots.take(page, filled.client.url + addresses["sign-in"], tmp_path / "sign-in.png")
+    screenshots.sign_in(page, filled.client)
     for name in ("overview", "batch"):
         screenshots.take(page, filled.client.url + addresses[name], tmp_path / f"{name}.png")
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")

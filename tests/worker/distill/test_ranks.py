@@ -9,6 +9,7 @@ import torch
 
 from paced import Client
 from paced.wire import Stage
+from tests.worker.distill.serving import serving
 from tests.worker.distill.test_command import wait_for
 from tests.worker.distill.test_step import EXAMPLES, heavier, make_session
 from tests.worker.distill.test_train import run_batches, weights
@@ -78,6 +79,33 @@ def test_two_processes_train_as_one_and_twice_the_weight_is_twice_the_gradient(
     assert len(losses(tmp_path / "few")) == 2
     (checkpoint,) = [c for c in sqlite_client.checkpoints("tiny-fsdp") if c.step == 4]
     assert (Path(checkpoint.uri) / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_adapters_and_a_served_teacher_train_on_two_processes_as_on_one(
+    sqlite_client: Client, student: Path, tmp_path: Path
+) -> None:
+    with serving(tiny_folder(tmp_path / "served", seed=1)) as server:
+        served = {"teacher": server.url, "teacher_top_k": 12, "temperature": 1.0}
+        kinds = {"lora": {"lora_rank": 3, **GREEDY}, "served": {**served, **GREEDY}}
+        configs = {}
+        for kind, fields in kinds.items():
+            for way, more in {"one": {}, "ddp": {}, "fsdp": {"parallel": "fsdp"}}.items():
+                name = f"{kind}-{way}"
+                suffix = {"suffix": f"-{name}"}
+                curriculum = make_curriculum(sqlite_client, tmp_path, schedule=SCHEDULE, preset="uniform", **suffix)
+                configs[name] = make_config(curriculum, student, tmp_path / name, **{"batch_size": 5, **fields, **more})
+        for kind in kinds:
+            run(configs[f"{kind}-one"], sqlite_client)
+        together = [config for name, config in configs.items() if not name.endswith("-one")]
+        succeeded(start(2, tmp_path, {"train_all": together}, sqlite_client))
+    for kind in kinds:
+        straight = weights(tmp_path / f"{kind}-one")
+        for way in ("ddp", "fsdp"):
+            assert losses(tmp_path / f"{kind}-{way}") == pytest.approx(losses(tmp_path / f"{kind}-one"), abs=1e-6)
+            for key, tensor in weights(tmp_path / f"{kind}-{way}").items():
+                torch.testing.assert_close(tensor, straight[key], rtol=0, atol=2e-5)
 
 
 @pytest.mark.slow

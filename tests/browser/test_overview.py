@@ -7,9 +7,11 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from docs import screenshots
+from paced import wire
 from tests.app.conftest import MakeWorld
 from tests.app.world import World
 from tests.browser.conftest import OpenPage
+from tests.browser.training import add_runs
 
 pytestmark = pytest.mark.timeout(120)
 # A browser without a window never hides a page: the page is told by the two things that it listens to.
@@ -38,7 +40,7 @@ def test_the_histogram_moves_while_answers_arrive(make_world: MakeWorld, open_pa
     world.measure(lambda _id: 7)
     seen.wait_until(f"({bars}) !== {before!r}")
     seen.wait_until(f"({heat}) === '[0,1]'")
-    expect(page.locator("#live-status")).to_contain_text("Updated")
+    expect(page.locator("#live-at")).to_contain_text("updated")
     expect(page.locator("#stages")).to_contain_text("120 groups")
     figure = page.locator("#figure-histogram")
     figure.locator("summary").click()
@@ -71,8 +73,63 @@ def test_a_hidden_page_asks_for_nothing_and_catches_up(make_world: MakeWorld, op
 
     page.evaluate(SEEN, True)
     expect(page.locator("#stages")).to_contain_text("60 groups")
-    assert urlsplit(asked[0]).path == "/live"
-    assert "last" in parse_qs(urlsplit(asked[0]).query)
+    followed = [urlsplit(address) for address in asked if urlsplit(address).path == "/live"]
+    assert "last" in parse_qs(followed[0].query)
+
+
+@pytest.mark.parametrize("shared_service", ["sqlite"], indirect=True, scope="module")
+def test_what_was_not_there_at_first_appears(make_world: MakeWorld, open_page: OpenPage) -> None:
+    world: World = make_world(30, holdout_share=0.2)
+    body = wire.RunCreate(curriculum_id=world.curriculum.curriculum_id, name="young")
+    run_id = world.client.create_run(body).run_id
+    overview, run = open_page(), open_page()
+    overview.open(f"/overview?curriculum={world.curriculum.curriculum_id}")
+    run.open(f"/runs/{run_id}")
+    expect(overview.page.locator("#figure-holdout")).to_contain_text("Nothing to draw yet")
+    expect(run.page.locator("#main")).to_contain_text("has sent no step yet")
+    for seen in (overview, run):
+        expect(seen.page.locator("#live-status")).to_have_text("Live")
+
+    world.measure(lambda _id: 3)
+    world.client.append_metrics(run_id, [wire.MetricPoint(step=0, stage=wire.Stage.FORWARD_KL, values={"loss": 1.0})])
+    overview.wait_until("document.querySelector('#figure-holdout .plot')?.data?.[0].y.length === 1")
+    run.wait_until("document.querySelector('#figure-loss .plot')?.data?.[0].y[0] === 1")
+    expect(run.page.locator("#main")).not_to_contain_text("has sent no step yet")
+
+
+@pytest.mark.parametrize("shared_service", ["sqlite"], indirect=True, scope="module")
+def test_a_page_whose_service_falters_says_so_and_tries_again(make_world: MakeWorld, open_page: OpenPage) -> None:
+    world: World = make_world(30, holdout_share=0.2)
+    seen = open_page()
+    page, status = seen.page, seen.page.locator("#live-status")
+    seen.open(f"/overview?curriculum={world.curriculum.curriculum_id}")
+    expect(status).to_have_text("Live")
+    page.route("**/overview**", lambda route: route.fulfill(status=503, body="busy"), times=1)
+    world.measure(lambda _id: 3)
+    expect(status).to_have_text("The service does not answer; trying again")
+    expect(page.locator("#stages")).to_contain_text("30 groups")
+    expect(status).to_have_text("Live")
+    assert {text.split(": ")[-1] for text in seen.complaints} == {
+        "the server responded with a status of 503 (Service Unavailable)"
+    }
+    seen.complaints.clear()
+
+
+@pytest.mark.parametrize("shared_service", ["sqlite"], indirect=True, scope="module")
+def test_a_table_that_is_read_is_renewed_where_it_was(make_world: MakeWorld, open_page: OpenPage) -> None:
+    world: World = make_world(60)
+    world.measure(lambda _id: 3)
+    runs = add_runs(world.client, world.curriculum, 4)
+    seen = open_page(width=360)
+    page, table = seen.page, seen.page.locator("#runs .scroll")
+    seen.open(f"/runs?curriculum={world.curriculum.curriculum_id}")
+    page.get_by_label("Compare kl-seed1").check()
+    table.evaluate("(it) => { it.scrollLeft = 90; it.focus(); }")
+    expect(page.locator("#live-status")).to_have_text("Live")
+    world.client.update_run(runs[0].run_id, wire.RunState.FAILED)
+    expect(page.locator("#runs")).to_contain_text("failed")
+    assert table.evaluate("(it) => [it.scrollLeft, it === document.activeElement]") == [90, True]
+    expect(page.get_by_label("Compare kl-seed1")).to_be_checked()
 
 
 @pytest.mark.parametrize("shared_service", ["sqlite"], indirect=True, scope="module")

@@ -21,6 +21,9 @@ def test_gamma_is_moved_previewed_and_applied(filled: World, open_page: OpenPage
     page.get_by_text(f"γ {before.gamma:g} → {before.gamma + 4:g}").wait_for()
     page.get_by_text("of the draw goes to other problems.").wait_for()
     seen.wait_until("document.querySelector('#figure-draws .plot').data.length === 3")
+    page.locator("#figure-draws summary").click()
+    headers = page.locator("#figure-draws thead th")
+    assert headers.count() == page.locator("#figure-draws tbody tr").first.locator("td").count()
     assert page.input_value("#gamma") == f"{before.gamma + 4:g}"
     assert f"gamma={before.gamma + 4:g}" in page.url
     assert "csrf" not in page.url

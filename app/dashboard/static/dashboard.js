@@ -14,8 +14,10 @@ function colour(name) {
   return getComputedStyle(probe).color;
 }
 
+const isColour = (text) => /^\$[a-z][a-z0-9-]*$/.test(text) && getComputedStyle(root).getPropertyValue(`--${text.slice(1)}`) !== "";
+
 function coloured(value) {
-  if (typeof value === "string") return value.startsWith("$") ? colour(value.slice(1)) : value;
+  if (typeof value === "string") return isColour(value) ? colour(value.slice(1)) : value;
   if (Array.isArray(value)) return value.map(coloured);
   if (value === null || typeof value !== "object") return value;
   return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, coloured(item)]));
@@ -73,46 +75,76 @@ document.querySelector("[data-theme-toggle]")?.addEventListener("click", () => {
 });
 for (const query of ["(prefers-color-scheme: dark)", "print"]) matchMedia(query).addEventListener("change", drawAll);
 
-for (const form of document.querySelectorAll("[data-submit-on-change]")) form.addEventListener("change", () => form.requestSubmit());
+document.addEventListener("change", (event) => event.target.closest("[data-submit-on-change]")?.requestSubmit());
 
-// Following: on an event of the page's topics the page is fetched again, and what is marked live takes its place
+// Following: on an event of the page's topics, and every now and then because silence is news too, the page is fetched
+// again; what is marked live takes its place, or all of the page where it has other parts by now
 
 const topics = (document.body.dataset.live || "").split(" ").filter(Boolean);
 const status = document.getElementById("live-status");
 const MIN_GAP_MS = 1000;
+const MAX_GAP_MS = 30000;
+const SILENCE_MS = 30000;
+const TYPED = "input, select, textarea, button, a, summary";
 let stream = null;
 let lastId = null;
 let isRefreshing = false;
 let isWanted = false;
+let isOver = false;
 
 function say(text) {
   if (status && status.textContent !== text) status.textContent = text;
 }
 
+function over(text) {
+  isOver = true;
+  stream?.close();
+  stream = null;
+  say(text);
+}
+
 function replaceFigure(old, fresh) {
   const [was, is] = [old, fresh].map((figure) => figure.querySelector("script[type='application/json']"));
-  if (!was || !is) return old.replaceWith(fresh);
+  if (!was || !is) {
+    old.replaceWith(fresh);
+    return draw(fresh);
+  }
   if (was.textContent === is.textContent) return undefined;
   was.textContent = is.textContent;
-  for (const part of [".numbers tbody", "figcaption"]) {
+  for (const part of [".numbers table", "figcaption"]) {
     const [before, after] = [old.querySelector(part), fresh.querySelector(part)];
     if (before && after) before.replaceWith(after);
   }
   return draw(old);
 }
 
-function lookAgain() { // where the page says that something is still being worked out
-  const wait = Number(document.querySelector("[data-again]")?.dataset.again);
-  if (wait) setTimeout(refresh, wait);
+// What a reader has done to a part outlives its replacement: how to find it again, take it, and give it back
+const KEPT = [
+  [".scroll", (it) => [it.scrollLeft, it.scrollTop, it === document.activeElement],
+    (it, [left, top, isFocused]) => { it.scrollTo(left, top); if (isFocused) it.focus({preventScroll: true}); }],
+  ["details", (it) => it.open, (it, isOpen) => { it.open = isOpen; }],
+  ["input[type=checkbox]", (it) => it.checked, (it, isChecked) => { it.checked = isChecked; }],
+];
+
+function replacePart(old, fresh) {
+  const key = (it, place) => it.getAttribute("value") ?? it.getAttribute("aria-label") ?? place;
+  const kept = KEPT.map(([selector, taken]) => new Map([...old.querySelectorAll(selector)].map((it, place) => [key(it, place), taken(it)])));
+  old.replaceChildren(...fresh.childNodes);
+  KEPT.forEach(([selector, , give], i) => old.querySelectorAll(selector).forEach((it, place) => {
+    const found = kept[i].get(key(it, place));
+    if (found !== undefined) give(it, found);
+  }));
+  old.classList.add("changed");
+  old.addEventListener("animationend", () => old.classList.remove("changed"), {once: true});
 }
+
+const isBusyIn = (part) => part.contains(document.activeElement) && document.activeElement.matches(TYPED);
 
 export function take(page) {
   for (const old of document.querySelectorAll(".live[id]")) {
     const fresh = page.getElementById(old.id);
-    if (!fresh || fresh.innerHTML === old.innerHTML || old.contains(document.activeElement)) continue;
-    old.replaceChildren(...fresh.childNodes);
-    old.classList.add("changed");
-    old.addEventListener("animationend", () => old.classList.remove("changed"), {once: true});
+    if (!fresh || fresh.innerHTML === old.innerHTML || isBusyIn(old)) continue;
+    replacePart(old, fresh);
   }
   for (const old of document.querySelectorAll("[data-figure]")) {
     const fresh = page.getElementById(old.id);
@@ -120,27 +152,50 @@ export function take(page) {
   }
 }
 
+const parts = (page) => [...page.querySelectorAll("main .live[id], main [data-figure], main .state")].map((it) => it.id).join();
+
+function takeWhole(page) {
+  const [old, fresh] = [document, page].map((one) => one.getElementById("main"));
+  if (parts(document) === parts(page) || isBusyIn(old)) return take(page);
+  old.replaceChildren(...fresh.childNodes);
+  return drawAll();
+}
+
+function lookAgain() { // where the page says that something is still being worked out
+  const wait = Number(document.querySelector("[data-again]")?.dataset.again);
+  if (wait) setTimeout(refresh, wait);
+}
+
+export async function pageAt(address, options = {}) {
+  const answer = await fetch(address, {...options, headers: {Accept: "text/html"}});
+  if (answer.status === 401 || answer.status === 403 || new URL(answer.url).pathname === "/sign-in") {
+    over("Signed out: load the page again");
+    throw new Error("signed out");
+  }
+  if (!answer.ok) throw new Error(`the service answered ${answer.status}`);
+  return new DOMParser().parseFromString(await answer.text(), "text/html");
+}
+
 export async function refresh() {
   isWanted = true;
   if (isRefreshing) return;
   isRefreshing = true;
-  while (isWanted) {
+  let gap = MIN_GAP_MS;
+  while (isWanted && !isOver && !document.hidden) {
     isWanted = false;
     try {
-      const answer = await fetch(location.href, {headers: {Accept: "text/html"}});
-      if (answer.redirected || !answer.ok) {
-        say("Signed out: load the page again");
-        stream?.close();
-        break;
-      }
-      take(new DOMParser().parseFromString(await answer.text(), "text/html"));
-      say(`Updated ${new Date().toLocaleTimeString()}`);
+      takeWhole(await pageAt(location.href));
+      gap = MIN_GAP_MS;
+      if (stream) say("Live");
+      document.getElementById("live-at").textContent = `updated ${new Date().toLocaleTimeString()}`;
       document.dispatchEvent(new CustomEvent("paced:refreshed"));
       lookAgain();
     } catch {
-      say("The service does not answer; trying again");
+      isWanted = true;
+      gap = Math.min(2 * gap, MAX_GAP_MS);
+      if (!isOver) say("The service does not answer; trying again");
     }
-    await new Promise((resolve) => setTimeout(resolve, MIN_GAP_MS));
+    await new Promise((resolve) => setTimeout(resolve, gap));
   }
   isRefreshing = false;
 }
@@ -149,10 +204,10 @@ function follow() {
   if (document.hidden) {
     stream?.close();
     stream = null;
-    say("Paused");
+    if (!isOver) say("Paused");
     return;
   }
-  if (stream) return;
+  if (stream || isOver) return;
   stream = new EventSource(lastId === null ? "/live" : `/live?last=${encodeURIComponent(lastId)}`);
   const note = (event) => { lastId = event.lastEventId; };
   stream.addEventListener("ready", (event) => { note(event); say("Live"); });
@@ -160,12 +215,18 @@ function follow() {
     note(event);
     if (JSON.parse(event.data).some((topic) => topics.includes(topic))) refresh();
   });
-  stream.addEventListener("error", () => say("Not live; trying again"));
+  stream.addEventListener("error", () => {
+    say("Not live; trying again");
+    if (stream?.readyState !== EventSource.CLOSED) return; // it comes back by itself
+    stream = null;
+    setTimeout(() => { follow(); refresh(); }, MAX_GAP_MS / 6);
+  });
 }
 
 if (topics.length && status) {
-  document.addEventListener("visibilitychange", follow);
+  document.addEventListener("visibilitychange", () => { follow(); if (!document.hidden) refresh(); });
   addEventListener("pagehide", () => { stream?.close(); stream = null; });
+  setInterval(() => { if (!document.hidden) refresh(); }, SILENCE_MS);
   follow();
 }
 drawAll();

@@ -39,9 +39,12 @@ document.addEventListener("click", (event) => {
 });
 
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || event.target.closest("input, select, textarea")) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
+  if (!event.target.closest("#dispute") || event.target.closest("input, select, textarea")) return; // keys of that part alone
   const target = place()?.querySelector(`[data-key="${CSS.escape(event.key.toUpperCase())}"]`);
   if (!target) return;
   event.preventDefault();
   act(target);
 });
+
+if (document.activeElement === document.body) place()?.focus({preventScroll: true});

@@ -16,10 +16,10 @@ from paced.commands import answer
 from paced.compared import FIGURES, Point, Seen, table
 from paced.errors import PacedError
 from paced.options import AsJson, Key, Url
+from paced.wholes import measured_whole
 
 HOLDOUT = "pass_rate"
 BASELINE = "uniform"
-WHOLE = 0.95  # of the hold-out, since some of it may be in quarantine by then
 By = Literal["step", "tokens"]
 
 
@@ -48,7 +48,10 @@ def compare(
     """
     with Client(url, key) as client:
         seen = [see(client, run, metric) for run in chosen(client, runs or [])]
-    rows = table(seen, baseline, by)
+    try:
+        rows = table(seen, baseline, by)
+    except ValueError as error:
+        raise PacedError(str(error)) from error
     if as_json:
         answer(
             {"by": by, "metric": metric, "baseline": baseline, "arms": rows, "runs": [asdict(s) for s in seen]}, True
@@ -56,8 +59,10 @@ def compare(
         return
     console = Console()
     console.print(_figures(rows, baseline))
-    if any(row["curve"] for row in rows):
-        console.print(_curves(rows, by, metric))
+    for trial in dict.fromkeys(row["trial"] for row in rows):
+        of_trial = [row for row in rows if row["trial"] == trial and row["curve"]]
+        if of_trial:
+            console.print(_curves(of_trial, by, metric))
     behind = [run.name for run in seen if run.measured_step < run.n_steps]
     if behind:
         console.print(f"not measured to their ends yet: {', '.join(behind)}", highlight=False)
@@ -83,6 +88,18 @@ def arm_of(run: wire.Run) -> str:
     return str(run.config.get("arm") or run.name)
 
 
+def trial_of(run: wire.Run, curriculum: wire.Curriculum) -> str:
+    """What must be alike in runs that are compared: the model at the start, the profile, the schedule's length.
+
+    Empty for a run that is no arm's: whoever names it knows what it is.
+    """
+    if not run.config.get("arm"):
+        return ""
+    steps = [plan.steps for plan in curriculum.schedule]
+    total = "open" if None in steps else f"{sum(filter(None, steps))} steps"
+    return f"{str(run.config.get('student', '')).rpartition('/')[2]}, {curriculum.profile_id}, {total}"
+
+
 def see(client: Client, run: wire.Run, metric: str) -> Seen:
     """What the service knows of a run."""
     curriculum = client.curriculum(run.curriculum_id)
@@ -103,6 +120,8 @@ def see(client: Client, run: wire.Run, metric: str) -> Seen:
     return Seen(
         run_id=run.run_id,
         name=run.name,
+        trial=trial_of(run, curriculum),
+        problem_set=curriculum.problem_set,
         arm=arm_of(run),
         seed=seed if isinstance(seed, int) else None,
         state=run.state,
@@ -122,9 +141,8 @@ def _holdout(client: Client, curriculum: wire.Curriculum, run: wire.Run) -> list
 
     A checkpoint that a newer one overtook while it was measured is left out: its problems are a part of the others'.
     """
-    points = client.holdout(curriculum.measurement_id)
-    n_whole = WHOLE * max((point.n_problems for point in points), default=0)
-    rates = {point.checkpoint_index: point.pass_rate for point in points if point.n_problems >= n_whole}
+    points = measured_whole(client.holdout(curriculum.measurement_id))
+    rates = {point.checkpoint_index: point.pass_rate for point in points}
     made = [one for one in client.checkpoints(curriculum.student) if one.run_id == run.run_id]
     steps = {one.index: one.step or 0 for one in made}
     if made and made[0].parent_index is not None:
@@ -133,15 +151,16 @@ def _holdout(client: Client, curriculum: wire.Curriculum, run: wire.Run) -> list
 
 
 def _figures(rows: Sequence[dict[str, Any]], baseline: str) -> Table:
-    titles = {"over_baseline": f"after, over {baseline}", "kl": "KL, nats/token"}
-    made = Table("arm", "runs", *(titles.get(name, name) for name in FIGURES))
+    titles = {"over_baseline": f"after, over {baseline}", "kl": "divergence at the end, nats/token"}
+    heads = ["trial", "arm"] if len({row["trial"] for row in rows}) > 1 else ["arm"]
+    made = Table(*heads, "runs", *(titles.get(name, name) for name in FIGURES))
     for row in rows:
-        made.add_row(row["arm"], str(row["n_runs"]), *(_cell(row[name], name) for name in FIGURES))
+        made.add_row(*(row[head] for head in heads), str(row["n_runs"]), *(_cell(row[name], name) for name in FIGURES))
     return made
 
 
 def _curves(rows: Sequence[dict[str, Any]], by: str, metric: str) -> Table:
-    grid = next(row["curve"] for row in rows if row["curve"])
+    grid = rows[0]["curve"]
     made = Table(f"{metric} by {by}", *(f"{point[by]:,.0f}" for point in grid))
     for row in rows:
         made.add_row(row["arm"], *(_cell(point["value"], metric) for point in row["curve"]))

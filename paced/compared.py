@@ -25,7 +25,9 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One run: `before` and `after` are hold-out pass rates of its first and last measured checkpoint.
+    """One run: `trial` is what it shares with all runs it is compared to, `problem_set` what with those of its seed.
+
+    `before` and `after` are hold-out pass rates of its first and last measured checkpoint.
 
     `measured_step`: how many steps the last measured checkpoint has, fewer than `n_steps` while workers are behind.
     `tokens` were trained on in `minutes` of steps, waiting left out; `kl` is the mean of the last tenth of its steps,
@@ -34,6 +36,8 @@ class Seen:
 
     run_id: str
     name: str
+    trial: str
+    problem_set: str
     arm: str
     seed: int | None
     state: str
@@ -69,25 +73,39 @@ def quantile(n_free: int) -> float:
 
 
 def table(runs: Sequence[Seen], baseline: str | None, by: str) -> list[dict[str, Any]]:
-    """A row for each arm, the baseline's first: figures as [mean, half width], and its curve.
+    """A row for each arm of each trial, the baseline's first: figures as [mean, half width], and its curve.
 
-    `over_baseline` pairs runs of one seed.
+    `over_baseline` pairs runs of one trial, problem set and seed. Raises ValueError where two runs are one's pair.
     """
-    arms = sorted({run.arm for run in runs}, key=lambda arm: (arm != baseline, arm))
-    theirs = {run.seed: run.after for run in runs if run.arm == baseline and run.after is not None}
-    grid = _grid(runs, by)
     rows = []
-    for arm in arms:
-        mine = [run for run in runs if run.arm == arm]
-        row: dict[str, Any] = {"arm": arm, "n_runs": len(mine)}
-        found = [run.figures() for run in mine]
-        for run, one in zip(mine, found, strict=True):
-            pair = theirs.get(run.seed) if arm != baseline else None
-            one["over_baseline"] = None if run.after is None or pair is None else run.after - pair
-        for name in FIGURES:
-            row[name] = _rounded([value for one in found if (value := one[name]) is not None])
-        rows.append({**row, "curve": _curve(mine, grid, by)})
+    for trial in sorted({run.trial for run in runs}):
+        of_trial = [run for run in runs if run.trial == trial]
+        pairs = _pairs([run for run in of_trial if run.arm == baseline])
+        grid = _grid(of_trial, by)
+        for arm in sorted({run.arm for run in of_trial}, key=lambda arm: (arm != baseline, arm)):
+            mine = [run for run in of_trial if run.arm == arm]
+            row: dict[str, Any] = {"trial": trial, "arm": arm, "n_runs": len(mine)}
+            found = [run.figures() for run in mine]
+            for run, one in zip(mine, found, strict=True):
+                pair = pairs.get((run.problem_set, run.seed)) if arm != baseline else None
+                one["over_baseline"] = None if run.after is None or pair is None else run.after - pair
+            for name in FIGURES:
+                row[name] = _rounded([value for one in found if (value := one[name]) is not None])
+            rows.append({**row, "curve": _curve(mine, grid, by)})
     return rows
+
+
+def _pairs(baselines: Sequence[Seen]) -> dict[tuple[str, int | None], float]:
+    """The last pass rate of the one baseline run of each problem set and seed."""
+    found: dict[tuple[str, int | None], Seen] = {}
+    for run in baselines:
+        other = found.setdefault((run.problem_set, run.seed), run)
+        if other is not run:
+            raise ValueError(
+                f"runs {other.name} ({other.run_id}) and {run.name} ({run.run_id}) of the baseline have one problem "
+                "set and seed: name the runs to compare, with one of them"
+            )
+    return {place: run.after for place, run in found.items() if run.after is not None}
 
 
 def value_at(curve: Sequence[Point], x: float, by: str) -> float | None:

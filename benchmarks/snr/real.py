@@ -33,7 +33,7 @@ SMALL = replace(arms.SMALL, home=Path(".benchmarks/snr-small"), holdout_share=0.
 
 def groups(small: bool) -> Iterator[tuple[str, str, Groups]]:
     """Both divergences, on problems of each number of right answers."""
-    plan, n_each = (SMALL, LEAST) if small else (PLAN, 24)
+    plan, n_each = (SMALL, 2 * LEAST) if small else (PLAN, 24)
     model = smollm2_folder(plan.home / "models").resolve()
     with Children(plan.home / "logs") as children, start_service(plan.home / "service", 0, children) as client:
         curriculum = arms.make(plan, client, model, "uniform", seed=0)
@@ -50,7 +50,7 @@ def groups(small: bool) -> Iterator[tuple[str, str, Groups]]:
         )
         with opened(config, client, Stop(), lambda *_: None) as session:
             project = Projector(sum(parameter.numel() for parameter in session.student.parameters()))
-            batch = chosen(client.draw_batch(curriculum.curriculum_id, len(passed)), passed, n_each)
+            batch = chosen(client.draw_batch(curriculum.curriculum_id, len(passed), key="snr"), passed, n_each)
             for stage in (wire.Stage.FORWARD_KL, wire.Stage.REVERSE_KL):
                 lesson = session.lessons.of(batch.model_copy(update={"stage": stage}))
                 yield POOL, stage.value, gradients(session, lesson.examples, stage, passed, plan.n_rollouts, project)

@@ -27,7 +27,7 @@ def client(tmp_path: Path) -> Iterator[Client]:
 def trained(client: Client, folder: Path, arm: str, seed: int, n_passed: int | None) -> wire.Run:
     """A run of four steps; its hold-out goes from 2/8 to `n_passed`/8, None: it is not measured again."""
     suffix = f"-{arm}-{seed}"
-    curriculum = build(client, folder, n=10, suffix=suffix, holdout_share=0.5)
+    curriculum = build(client, folder, n=10, suffix=suffix, holdout_share=0.5, problem_set=f"sums-uniform-{seed}")
     student = curriculum.student
     measure(client, student, lambda _: 2)
     body = wire.RunCreate(
@@ -106,7 +106,7 @@ def test_intervals_are_students() -> None:
 def test_curves_are_read_by_lines_and_only_where_all_have_values() -> None:
     def seen(arm: str, *points: tuple[int, float]) -> Seen:
         curve = tuple(Point(step, 10.0 * step, value) for step, value in points)
-        return Seen("run", arm, arm, 0, "finished", 8, 8, 0.1, 0.2, 80.0, 1.0, 0.3, curve)
+        return Seen(f"run_{arm}", arm, "", "mine", arm, 0, "finished", 8, 8, 0.1, 0.2, 80.0, 1.0, 0.3, curve)
 
     a, b = seen("a", (0, 0.0), (8, 0.8)), seen("b", (2, 0.4), (10, 0.4))
     assert value_at(a.curve, 2, "step") == pytest.approx(0.2)
@@ -115,3 +115,24 @@ def test_curves_are_read_by_lines_and_only_where_all_have_values() -> None:
     assert [(row["curve"][0]["tokens"], row["curve"][-1]["tokens"]) for row in rows] == [(20.0, 80.0)] * 2
     assert rows[1]["over_baseline"] == [0.0, None]
     assert table([seen("a", (0, 0.0))], None, "step")[0]["curve"] == []
+
+
+def trial(name: str, arm: str, before: float, after: float, run_id: str = "") -> Seen:
+    run_id = run_id or f"run_{name}{arm}"
+    return Seen(run_id, arm, name, "mine", arm, 0, "finished", 8, 8, before, after, 80.0, 1.0, 0.3, ())
+
+
+def test_runs_of_other_models_are_not_compared() -> None:
+    small = [trial("small", "uniform", 0.2, 0.3), trial("small", "default", 0.2, 0.4)]
+    large = [trial("large", "uniform", 0.7, 0.8), trial("large", "default", 0.7, 0.9)]
+    rows = table([*small, *large], "uniform", "step")
+    assert [(row["trial"], row["arm"], row["n_runs"]) for row in rows] == [
+        ("large", "uniform", 1), ("large", "default", 1), ("small", "uniform", 1), ("small", "default", 1),
+    ]  # fmt: skip
+    assert [row["over_baseline"] for row in rows] == [None, [0.1, None], None, [0.1, None]]
+
+
+def test_two_runs_that_would_be_one_baseline_are_refused() -> None:
+    twice = [trial("small", "uniform", 0.2, 0.3, run_id) for run_id in ("run_1", "run_2")]
+    with pytest.raises(ValueError, match=r"run_1.* and .*run_2.* have one problem set and seed"):
+        table([*twice, trial("small", "default", 0.2, 0.4)], "uniform", "step")

@@ -10,7 +10,7 @@ from paced import wire
 from paced.client import Client
 from paced.options import Key, Url
 from worker.distill.arms import ALIASES, ARMS, Arm, find_arm
-from worker.distill.config import load_config, parse_setting
+from worker.distill.config import DistillConfig, load_config, parse_setting
 from worker.distill.errors import ConfigRefused
 from worker.distill.shell import exits, train_shown
 
@@ -64,14 +64,19 @@ def arm(
         chosen = Chosen(student, label, problem_set, profile, n_rollouts, holdout_share, steps, seed)
         with Client(url, key) as client:
             curriculum = make_curriculum(client, own, found, chosen)
-        overrides = {
-            "student": student,
-            "checkpoint_every": found.checkpoint_every(steps),
-            **dict(parse_setting(text) for text in settings or []),
-            **fixed(own, found, curriculum, chosen),
-            "out": out or Path("runs") / curriculum.name,
-        }
-        train_shown(load_config(config, overrides), url, key, console, is_json=is_json)
+        defaults = {"checkpoint_every": found.checkpoint_every(steps), "out": Path("runs") / curriculum.name}
+        given = {"student": student, "out": out, **dict(parse_setting(text) for text in settings or [])}
+        asked = load_config(config, {"curriculum_id": curriculum.curriculum_id, **given}, defaults)
+        train_shown(as_arm(asked, fixed(own, found, curriculum, chosen)), url, key, console, is_json=is_json)
+
+
+def as_arm(asked: DistillConfig, arms_own: dict[str, Any]) -> DistillConfig:
+    """The settings with an arm's own. Raises ConfigRefused where they ask for others."""
+    other = [name for name in asked.model_fields_set & arms_own.keys() if getattr(asked, name) != arms_own[name]]
+    if other:
+        lines = [f"  {name}: this arm has {arms_own[name]!r}, asked for is {getattr(asked, name)!r}" for name in other]
+        raise ConfigRefused("\n".join(["an arm decides these settings itself:", *sorted(lines)]))
+    return DistillConfig.model_validate({**asked.model_dump(exclude_unset=True), **arms_own})
 
 
 def fixed(own: str, found: Arm, curriculum: wire.Curriculum, chosen: Chosen) -> dict[str, Any]:
@@ -89,8 +94,9 @@ def make_curriculum(client: Client, own: str, found: Arm, chosen: Chosen) -> wir
     """The curriculum of an arm and seed, with its student at checkpoint 0; made again, it is the same one."""
     name = f"{chosen.student_name}-{own}-s{chosen.seed}"
     client.create_student(wire.StudentCreate(name=name, description=f"{chosen.student_name}, arm {own}"))
-    uri = str(chosen.student.resolve())
-    client.register_checkpoint(name, wire.CheckpointCreate(uri=uri), key=f"{name}:ckpt:base")
+    if next(iter(client.checkpoints(name)), None) is None:
+        uri = str(chosen.student.resolve())
+        client.register_checkpoint(name, wire.CheckpointCreate(uri=uri), key=f"{name}:ckpt:base")
     body = wire.CurriculumCreate(
         name=name,
         student=name,

@@ -110,7 +110,8 @@ def save_state(out: Path, model: Any, optimizer: torch.optim.Optimizer, progress
         "format": FORMAT,
         "progress": asdict(progress),
         "model": _trained(model, get_model_state_dict(model, options=options)),
-        "optimizer": get_optimizer_state_dict(model, optimizer, options=options),
+        # asked for the state of one that made no step yet, torch makes a step
+        "optimizer": get_optimizer_state_dict(model, optimizer, options=options) if optimizer.state else None,
     }
     ranks.from_first(lambda: _write_state(out, state))
 
@@ -121,12 +122,13 @@ def load_state(out: Path, model: Any, optimizer: torch.optim.Optimizer, ranks: R
     Raises StateBroken.
     """
     state: dict[str, Any] = {"model": {}, "optimizer": {}}
-    progress = ranks.from_first(lambda: _read_state(out, state))
+    progress, has_stepped = ranks.from_first(lambda: (_read_state(out, state), state["optimizer"] is not None))
     if progress is not None:
         options = _options(model, is_told=ranks.n_ranks > 1)
         with _naming(out / "state.pt"):
             set_model_state_dict(model, state["model"], options=options)
-            set_optimizer_state_dict(model, optimizer, state["optimizer"], options=options)
+            if has_stepped:
+                set_optimizer_state_dict(model, optimizer, state["optimizer"], options=options)
     return progress
 
 

@@ -63,6 +63,8 @@ def distill(
     Started again with the same settings, a run goes on where it was. Ctrl-C or SIGTERM finishes the step, saves and
     exits with 130 or 143; a second one drops the step. Exit code 1: the message says what to mend.
     """
+    if parity is not None and not is_check:
+        raise typer.BadParameter("it is compared by --check, which trains nothing: give both", param_hint="--parity")
     chosen = {
         "curriculum_id": curriculum,
         "student": student,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from paced.wholes import measured_whole
 from paced.wire import Checkpoint, Frontier, HoldoutPoint, StagePlan
 from worker.distill.metrics import FRONTIER
 from worker.distill.stages import place
@@ -14,8 +15,7 @@ def has_plateaued(points: Sequence[HoldoutPoint], n_checkpoints: int) -> bool:
 
     Points of a hold-out that is not wholly measured yet are left out.
     """
-    n_whole = max((point.n_problems for point in points), default=0)
-    whole = [point for point in points if point.n_problems == n_whole]
+    whole = measured_whole(points)
     before, newest = whole[:-n_checkpoints], whole[-n_checkpoints:]
     if not before:
         return False

@@ -80,10 +80,13 @@ class Generator:
         """Take the padding off, and say whether the answer ended by itself."""
         for place, token in enumerate(row):
             if token in self._end_ids:
-                return Generated(row[: place + 1], is_truncated=False)
-        if sampling.stop and any(word in self._tokenizer.decode(row) for word in sampling.stop):
-            return Generated(row, is_truncated=False)
-        return Generated(row, is_truncated=len(row) >= sampling.max_tokens)
+                is_padding = self._has_stop(row[:place], sampling)  # it had ended before
+                return Generated(row[: place if is_padding else place + 1], is_truncated=False)
+        is_truncated = len(row) >= sampling.max_tokens and not self._has_stop(row, sampling)
+        return Generated(row, is_truncated)
+
+    def _has_stop(self, row: list[int], sampling: Sampling) -> bool:
+        return bool(sampling.stop) and any(word in self._tokenizer.decode(row) for word in sampling.stop)
 
 
 def answer_text(tokenizer: Any, answer: Generated, stop: Sequence[str] = ()) -> str:

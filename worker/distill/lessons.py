@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from paced.prompts import chat_messages
-from paced.wire import Batch, BatchProblem, Outcome, Profile, Stage
+from paced.wire import Batch, BatchProblem, Outcome, Profile, Stage, Verdict
 from worker.distill.config import DistillConfig
 from worker.distill.data import Example, encode_answer, encode_chat, end_of_turn
+from worker.distill.errors import ConfigRefused
 from worker.distill.generate import Generated, Generator, answer_text
 from worker.distill.model import DTYPES, copy_weights, load_model
 from worker.distill.teachers.by_tag import Teachers
@@ -27,8 +28,7 @@ class Graded:
     """One on-policy answer, judged."""
 
     problem_id: int
-    is_right: bool
-    is_truncated: bool
+    verdict: Verdict
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,38 @@ class Lesson:
     graded: list[Graded] = field(default_factory=list)
 
     def outcomes(self, checkpoint_index: int) -> list[Outcome]:
-        """The on-policy answers as free observations of the newest checkpoint; the weights have moved on since it."""
+        """The on-policy answers as free observations of the newest checkpoint; the weights have moved on since it.
+
+        An answer that a grader failed on says nothing of the student, and is left out.
+        """
         return [
             Outcome(
                 problem_id=one.problem_id,
                 checkpoint_index=checkpoint_index,
-                n_passed=int(one.is_right),
-                n_failed=int(not one.is_right and not one.is_truncated),
-                n_truncated=int(one.is_truncated),
+                n_passed=int(one.verdict == Verdict.PASS),
+                n_failed=int(one.verdict == Verdict.FAIL),
+                n_truncated=int(one.verdict == Verdict.TRUNCATED),
             )
             for one in self.graded
+            if one.verdict in {Verdict.PASS, Verdict.FAIL, Verdict.TRUNCATED}
         ]
+
+
+def check_outcomes(config: DistillConfig, profile: Profile) -> None:
+    """Refuse to report answers that were not sampled as the profile says. Raises ConfigRefused."""
+    if not config.report_outcomes:
+        return
+    given = {
+        "on_policy_temperature": (config.on_policy_temperature, profile.temperature),
+        "on_policy_top_p": (config.on_policy_top_p, profile.top_p),
+        "max_answer_tokens": (min(config.max_answer_tokens, profile.max_tokens), profile.max_tokens),
+    }
+    other = [f"{name} {ours:g}, not {theirs:g}" for name, (ours, theirs) in given.items() if ours not in (None, theirs)]
+    if other:
+        raise ConfigRefused(
+            f"report_outcomes would mix pass rates: these settings answer otherwise than profile {profile.profile_id} "
+            f"({'; '.join(other)}). Leave them as the profile has them, or leave report_outcomes out"
+        )
 
 
 class Lessons:
@@ -108,7 +129,6 @@ class Lessons:
             {
                 "reference_right_share": n_right / max(1, len(texts)),
                 "n_dropped": len(prompted) - len(examples),
-                "answer_tokens_mean": _mean_length(examples),
             },
         )
 
@@ -125,9 +145,8 @@ class Lessons:
         return Lesson(
             examples,
             {
-                "on_policy_right_share": sum(one.is_right for one in graded) / n_answers,
-                "on_policy_truncated_share": sum(one.is_truncated for one in graded) / n_answers,
-                "answer_tokens_mean": _mean_length(examples),
+                "on_policy_right_share": sum(one.verdict == Verdict.PASS for one in graded) / n_answers,
+                "on_policy_truncated_share": sum(one.verdict == Verdict.TRUNCATED for one in graded) / n_answers,
             },
             graded,
         )
@@ -157,12 +176,8 @@ class Lessons:
     def _grade(self, problems: Sequence[BatchProblem], texts: Sequence[Generated]) -> list[Graded]:
         stop = self._profile.stop
         written = [answer_text(self._tokenizer, text, stop) for text in texts]
-        verdicts = self._judge.are_right(list(zip(problems, written, strict=True)))
+        verdicts = self._judge.verdicts(list(zip(problems, written, strict=True)))
         return [
-            Graded(problem.problem_id, is_right and not text.is_truncated, text.is_truncated)
-            for problem, text, is_right in zip(problems, texts, verdicts, strict=True)
+            Graded(problem.problem_id, Verdict.TRUNCATED if text.is_truncated else verdict)
+            for problem, text, verdict in zip(problems, texts, verdicts, strict=True)
         ]
-
-
-def _mean_length(examples: Sequence[Example]) -> float:
-    return sum(len(example.answer) for example in examples) / max(1, len(examples))

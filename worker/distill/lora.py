@@ -62,6 +62,10 @@ def merged(weight_O_I: Tensor, layer: Any) -> Tensor:
 def _check_targets(model: Any, config: DistillConfig) -> None:
     """Refuse what the loss would pass by or what cannot be merged."""
     for name, module in model.named_modules():
+        if not config.lora_targets and type(module).__name__ == "Conv1D":
+            raise ModelRefused(
+                f"{config.student} has a Conv1D at {name}, whose adapter cannot be merged: leave lora_rank out"
+            )
         is_named = any(name == target or name.endswith(f".{target}") for target in config.lora_targets)
         if is_named and (module is model.get_output_embeddings() or not isinstance(module, nn.Linear)):
             raise ModelRefused(

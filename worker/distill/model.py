@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from paced.losses import Projection
+from paced.losses.checks import MAX_PADDING
 from worker.distill.data import Padded, pack, pad
 from worker.distill.errors import ModelRefused
 from worker.distill.lora import FROZEN, MATRIX, adapters, merged
@@ -121,6 +122,14 @@ def answer_projection(
     hidden_B_A_H = padded.predicting(body(**padded.inputs))
     is_tensor_core = hidden_B_A_H.is_cuda and dtype is torch.bfloat16
     return _projection(model, hidden_B_A_H, dtype if is_tensor_core else torch.float32)
+
+
+def words_compared(student: Projection, teacher: Any, n_tokens: int) -> int | None:
+    """Rows of both heads that are tokens, where one head is padded far more than the other; else None: all of them."""
+    if not isinstance(teacher, Projection):
+        return None
+    rows = len(student.weight_V_H), len(teacher.weight_V_H)
+    return min(n_tokens, *rows) if abs(rows[0] - rows[1]) > MAX_PADDING else None
 
 
 def sharpened(side: Projection, factor: float) -> Projection:

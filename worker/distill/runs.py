@@ -44,11 +44,12 @@ def open_run(config: DistillConfig, client: Client, curriculum: Curriculum) -> R
 
 def check_alone(client: Client, curriculum_id: str, run_id: str) -> None:
     """Refuse to end stages of a curriculum that another run is trained on. Raises ConfigRefused."""
-    others = [r.name for r in client.runs(curriculum_id) if r.run_id != run_id and r.state == RunState.RUNNING]
+    others = [r for r in client.runs(curriculum_id) if r.run_id != run_id and r.state == RunState.RUNNING]
     if others:
         raise ConfigRefused(
-            f"stage_ends changes the schedule of curriculum {curriculum_id}, on which run {others[0]!r} trains too: "
-            "give each run a curriculum of its own, or let stages end by steps"
+            f"stage_ends changes the schedule of curriculum {curriculum_id}, on which run {others[0].name!r} trains "
+            f"too: give each run a curriculum of its own, or let stages end by steps. If {others[0].name!r} has ended, "
+            f'say so: PATCH /v1/runs/{others[0].run_id} with {{"state": "failed"}}'
         )
 
 
@@ -64,10 +65,20 @@ def _run(config: DistillConfig, client: Client) -> Run:
 
 
 def _base_index(config: DistillConfig, client: Client, curriculum: Curriculum, run_id: str) -> int:
-    """The checkpoint that the run starts from: the student's newest that is not the run's own, else its folder."""
-    others = [made.index for made in client.checkpoints(curriculum.student) if made.run_id != run_id]
+    """The checkpoint that the run starts from: the newest of the student's folder, else its newest of others."""
+    others = [made for made in client.checkpoints(curriculum.student) if made.run_id != run_id]
     if others:
-        return max(others)
+        newest, folder = others[-1], str(config.student.resolve())
+        found = next((made for made in reversed(others) if made.uri == folder), None)
+        if found is None:
+            log.warning("%s is taken for checkpoint %d of %s, %s", folder, newest.index, curriculum.student, newest.uri)
+        elif found.index != newest.index:
+            log.warning(
+                "the run begins at checkpoint %d of %s; until it makes one of its own, draws follow what is known of "
+                "checkpoint %d",
+                found.index, curriculum.student, newest.index,
+            )  # fmt: skip
+        return (found or newest).index
     body = CheckpointCreate(uri=str(config.student.resolve()))
     log.info("student %s has no checkpoint yet: registering %s", curriculum.student, config.student)
     return client.register_checkpoint(curriculum.student, body, key=f"{run_id}:ckpt:base").index

@@ -19,7 +19,8 @@ from worker.distill import checkpoint, model
 from worker.distill.batches import Batches
 from worker.distill.checkpoint import Progress, RunRecord
 from worker.distill.config import DistillConfig
-from worker.distill.lessons import Lessons
+from worker.distill.errors import ConfigRefused
+from worker.distill.lessons import Lessons, check_outcomes
 from worker.distill.lora import Unadapted, adapt
 from worker.distill.metrics import Recorder
 from worker.distill.ranks import Ranks, joined, spread
@@ -82,6 +83,7 @@ def opened(config: DistillConfig, client: Client, stop: Stop, watch: Watch) -> I
         tokenizer = model.load_tokenizer(config.student)
         teachers = stack.enter_context(contextlib.closing(Teachers(config, profile, tokenizer)))
         config = config.model_copy(update={"dtype": precision.resolved(config.dtype, device.type)})
+        _check(config, profile, ranks.n_ranks)
         student = _student(config, device)
         body = spread(model.Body(student), model.layers(student), config.parallel, ranks)
         record = ranks.from_first(lambda: open_run(asked, client, curriculum))
@@ -96,7 +98,7 @@ def opened(config: DistillConfig, client: Client, stop: Stop, watch: Watch) -> I
         runner = stack.enter_context(asyncio.Runner())
         judge = stack.enter_context(Judge(runner, profile, problem_set.policy))
         library = stack.enter_context(
-            contextlib.closing(Library(client, teachers, judge, runner, partial(make_writer, config)))
+            contextlib.closing(Library(client, teachers, judge, runner, partial(make_writer, config, ranks.n_ranks)))
         )
         lessons = Lessons(config, profile, student, tokenizer, teachers, library, judge)
         batches = stack.enter_context(
@@ -106,6 +108,21 @@ def opened(config: DistillConfig, client: Client, stop: Stop, watch: Watch) -> I
             config, client, ranks, curriculum, profile, problem_set.n_problems, record.run_id, student, body, tokenizer,
             optimizer, lessons, batches, recorder, progress, patience, watch, progress.step,
         )  # fmt: skip
+
+
+def _check(config: DistillConfig, profile: Profile, n_ranks: int) -> None:
+    """Refuse settings that do not fit this device, the profile or several ranks. Raises ConfigRefused."""
+    check_outcomes(config, profile)
+    if config.engine == "vllm" and n_ranks > 1:
+        raise ConfigRefused(
+            "engine 'vllm' on several processes would start one engine for each of them, all on the first GPU: leave "
+            "engine out, and transformers write the teacher's texts, or give a teacher behind a URL"
+        )
+    if config.weights_dtype == "bfloat16" and config.dtype == "float32":
+        raise ConfigRefused(
+            "weights_dtype 'bfloat16' goes with arithmetic in bfloat16, and dtype is float32 here (asked for, or "
+            "because this device is slow at bfloat16): leave weights_dtype out, or set dtype to bfloat16"
+        )
 
 
 def _student(config: DistillConfig, device: torch.device) -> Any:

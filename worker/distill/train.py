@@ -149,6 +149,7 @@ def update(session: Session, lesson: Lesson, stage: Stage, step: int) -> dict[st
         "learning_rate": rate,
         "n_sequences": n_sequences,
         "n_tokens": n_tokens,
+        "answer_tokens_mean": n_tokens / max(1, n_sequences),
     }
 
 
@@ -182,20 +183,26 @@ def group_loss(
     config, device = session.config, session.student.device
     if not examples:
         side = model.answer_projection(session.student, pad([[0]], [[0]], 0).to(device), session.dtype, session.body)
-        return 0 * (side.hidden.sum() + side.weight_V_H.sum()), 0.0, 0
+        total = side.hidden.sum() + side.weight_V_H.sum()
+        return 0 * (total if side.bias_V is None else total + side.bias_V.sum()), 0.0, 0
     prompts, answers = [e.student_prompt for e in examples], [e.answer for e in examples]
     ours = lay_out(prompts, answers, is_packed=config.packing).to(device)
     with model.autocast(device, session.dtype):
         student_side = model.answer_projection(session.student, ours, session.dtype, session.body)
-    divergence = config.divergence_of(stage)
+    teacher_side = session.lessons.teachers.side(examples, device)
     loss, metrics = distillation_loss(
         student_side,
-        session.lessons.teachers.side(examples, device),
+        teacher_side,
         ours.mask_B_A,
         torch.tensor([e.weight for e in examples], device=device),
         denominator=denominator,
         reduction=config.reduction,
-        settings=KLSettings(divergence=divergence, temperature=config.temperature, chunk_size=config.chunk_tokens),
+        settings=KLSettings(
+            divergence=config.divergence_of(stage),
+            temperature=config.temperature,
+            chunk_size=config.chunk_tokens,
+            vocab_size=model.words_compared(student_side, teacher_side, len(session.tokenizer)),
+        ),
     )
     n_tokens = int(metrics.n_tokens)
     return loss, float(metrics.kl_token_mean) * n_tokens if n_tokens else 0.0, n_tokens
@@ -308,7 +315,8 @@ def register(session: Session, plain: Any) -> checkpoint.Progress:
     body = CheckpointCreate(
         uri=str(folder), parent_index=progress.checkpoint_index, run_id=session.run_id, step=progress.step
     )
-    made = session.client.register_checkpoint(student, body, key=f"{session.run_id}:ckpt:{progress.step}")
+    place = hashlib.sha256(str(folder).encode()).hexdigest()[:8]  # a run whose folder was moved makes it anew
+    made = session.client.register_checkpoint(student, body, key=f"{session.run_id}:ckpt:{progress.step}:{place}")
     log.info("checkpoint %d of %s: %s", made.index, student, folder)
     return replace(progress, checkpoint_index=made.index, published_step=progress.step)
 

@@ -7,9 +7,10 @@ import numpy as np
 
 from app.errors import Invalid
 from app.flow.estimates.columns import FloatArray
-from app.flow.training.holdout import Holdouts, HoldoutStep, measured_whole
+from app.flow.training.holdout import Holdouts, HoldoutStep
 from app.flow.training.series import Series, enveloped, group_name, grouped, pooled, smoothed
 from app.flow.training.store import TrainingStore
+from paced.wholes import measured_whole
 from paced.wire import Axis, PooledSeries, Run, RunComparison, RunSeries, Stage
 
 HOLDOUT = "pass_rate"  # of the hold-out, at the checkpoints of a run: no metric that a trainer sends
@@ -105,9 +106,10 @@ async def compare(store: TrainingStore, holdouts: Holdouts, wanted: Comparison) 
 
 
 def _holdout(steps: Sequence[HoldoutStep], laid: Curves, by: Axis) -> Series:
-    whole = measured_whole(steps)
-    y = np.array([step.point.pass_rate for step in whole], np.float64)
-    return Series(laid.places([step.step for step in whole], by), y)
+    after = {one.point.checkpoint_index: one.step for one in steps}
+    whole = measured_whole([one.point for one in steps])
+    y = np.array([point.pass_rate for point in whole], np.float64)
+    return Series(laid.places([after[point.checkpoint_index] for point in whole], by), y)
 
 
 def _public(run: Run, series: Series, switches: list[float], wanted: Comparison) -> RunSeries:

@@ -1,6 +1,5 @@
 """The hold-out over a run: at the checkpoint that it began from, and at those that it wrote."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.flow.curricula.store import CurriculumStore
@@ -8,7 +7,6 @@ from app.flow.estimates.history import History
 from app.flow.students.store import StudentStore
 from paced.wire import HoldoutPoint, Run
 
-WHOLE = 0.95  # of the hold-out, since some of it may be in quarantine by then
 MAX_CHECKPOINTS = 10_000
 
 
@@ -42,9 +40,3 @@ class Holdouts:
         points = [spread.holdout for spread in spreads if spread.holdout is not None]
         found = [HoldoutStep(steps[p.checkpoint_index], p) for p in points if p.checkpoint_index in steps]
         return sorted(found, key=lambda one: one.step)
-
-
-def measured_whole(steps: Sequence[HoldoutStep]) -> list[HoldoutStep]:
-    """Those of one hold-out; a checkpoint that a newer one overtook has a part of its problems, and is left out."""
-    n_whole = WHOLE * max((one.point.n_problems for one in steps), default=0)
-    return [one for one in steps if one.point.n_problems >= n_whole]

@@ -123,3 +123,17 @@ def test_what_is_missing_is_said(sqlite_client: Client, student: Path, tmp_path:
     assert "there are 0 sampling profiles" in err
     code, _, err = run_arm(sqlite_client, "best", student, "--steps", "2")
     assert (code, "there is no arm 'best'" in err) == (1, True)
+
+
+def test_what_an_arm_decides_may_not_be_asked_for_otherwise(
+    sqlite_client: Client, student: Path, tmp_path: Path
+) -> None:
+    build(sqlite_client, tmp_path, n=12)
+    steps = ("--steps", "2", "--out", str(tmp_path / "run"))
+    code, _, err = run_arm(sqlite_client, "uniform", student, *steps, "--set", "forward_divergence=jsd")
+    assert code == 1
+    assert "forward_divergence: this arm has 'kl', asked for is 'jsd'" in err
+    (tmp_path / "run.toml").write_text("checkpoint_every = 1\n")
+    code, _, err = run_arm(sqlite_client, "uniform", student, str(tmp_path / "run.toml"), *steps)
+    assert code == 0, err
+    assert [c.step for c in sqlite_client.checkpoints("small-uniform-s0")] == [None, 1, 2]

@@ -92,3 +92,9 @@ def test_a_folder_without_a_model_ends_with_a_plain_line(sqlite_client: Client, 
     assert code == 1
     assert "is not a Hugging Face model folder" in err
     assert "Traceback" not in err
+
+
+def test_parity_is_a_part_of_the_check(sqlite_client: Client, tmp_path: Path) -> None:
+    code, _, err = finished(start(sqlite_client, "--student", str(tmp_path), "--parity", str(tmp_path)))
+    assert code == 2
+    assert "trains nothing: give both" in " ".join(err.replace("│", " ").split())

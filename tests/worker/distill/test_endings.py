@@ -44,6 +44,10 @@ def test_a_hold_out_half_measured_does_not_count() -> None:
     assert has_plateaued([*points(0.3, 0.3, 0.3), half], 2)
 
 
+def test_a_problem_in_quarantine_does_not_hide_a_plateau() -> None:
+    assert has_plateaued([*points(0.3, n=120), *points(0.3, 0.3, n=119)], 2)
+
+
 def test_points_are_those_of_the_run_and_its_stage() -> None:
     def made(index: int, run_id: str | None, step: int | None) -> Checkpoint:
         fields = {"index": index, "run_id": run_id, "step": step, "parent_index": index - 1 if index else None}

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from paced import Client
 from paced.wire import Stage
@@ -108,3 +108,9 @@ def test_targets_that_are_not_there_are_refused(student: Path) -> None:
     for name in ("embed_tokens", "lm_head", "mlp"):
         with pytest.raises(ModelRefused, match=f"{name} of .*: name linear layers below the head"):
             adapted(student, lora_targets=[name])
+
+
+def test_layers_that_are_not_linear_are_refused(student: Path) -> None:
+    config = GPT2Config(vocab_size=40, n_embd=16, n_layer=1, n_head=2, bos_token_id=1, eos_token_id=2)
+    with pytest.raises(ModelRefused, match=r"has a Conv1D at .*c_attn, whose adapter cannot be merged"):
+        adapt(GPT2LMHeadModel(config), DistillConfig(curriculum_id="cur_1", student=student, lora_rank=3))

@@ -55,7 +55,7 @@ def test_in_float32_steps_it_is_adamw_up_to_rounding() -> None:
 
 
 def test_a_run_with_bfloat16_weights_resumes_exactly(sqlite_client: Client, student: Path, tmp_path: Path) -> None:
-    fields = {"weights_dtype": "bfloat16", "save_every": 2, "max_steps": 5}
+    fields = {"weights_dtype": "bfloat16", "dtype": "bfloat16", "save_every": 2, "max_steps": 5}
     first, second = (
         make_curriculum(sqlite_client, tmp_path, preset="uniform", suffix=suffix) for suffix in ("", "-again")
     )

@@ -15,7 +15,7 @@ from worker.distill.config import DistillConfig
 from worker.distill.data import Example
 from worker.distill.errors import ConfigRefused, DistillError, ModelRefused
 from worker.distill.lessons import Lesson
-from worker.distill.model import Body, check_projection, load_model, sharpened
+from worker.distill.model import Body, check_projection, load_model, load_tokenizer, sharpened, words_compared
 from worker.distill.ranks import Ranks
 from worker.distill.teachers.local import LocalModel
 from worker.distill.train import group_loss, loss_denominator, update
@@ -38,7 +38,7 @@ def make_session(student: Path, teacher: Path, *, ranks: Ranks | None = None, **
     return SimpleNamespace(
         config=config, curriculum=SimpleNamespace(schedule=[StagePlan(stage=Stage.FORWARD_KL)]),
         ranks=ranks or Ranks(), student=ours, body=Body(ours), optimizer=optimizer, lessons=lessons,
-        dtype=torch.float32, saved_step=-1,
+        tokenizer=load_tokenizer(student), dtype=torch.float32, saved_step=-1,
     )  # fmt: skip
 
 
@@ -174,3 +174,13 @@ def test_bfloat16_autocast_stays_near_float32(student: Path, teacher: Path) -> N
     losses = [group_loss(s, EXAMPLES, Stage.FORWARD_KL, 3.0)[0].item() for s in (exact, rounded)]
     assert losses[1] == pytest.approx(losses[0], rel=0.1)
     assert losses[1] != losses[0]
+
+
+def test_heads_padded_otherwise_are_compared_over_the_tokens_they_share(student: Path, tmp_path: Path) -> None:
+    padded = tiny_folder(tmp_path / "padded", seed=1, vocab_size=2000)
+    session = make_session(student, padded)
+    ours = session.student.get_output_embeddings().weight
+    loss, *_ = group_loss(session, EXAMPLES, Stage.FORWARD_KL, denominator=1.0)
+    assert torch.isfinite(loss)
+    assert words_compared(Projection(ours, ours), Projection(ours, ours), 10) is None
+    assert words_compared(Projection(ours, ours), Projection(ours, torch.zeros(2000, 32)), 98) == 98

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from paced.losses import Projection
+from paced.losses.sides import product
 from worker.distill.data import Example, lay_out
 from worker.distill.model import answer_projection, autocast, check_packing, check_projection, load_model, sharpened
 from worker.distill.teachers.target import Target
@@ -77,5 +78,7 @@ def _target(side: Projection, row: int, answer_A: Tensor, top_k: int) -> Target:
 
 
 def _logits(side: Projection, hidden_C_H: Tensor) -> Tensor:
-    logits_C_V = torch.nn.functional.linear(hidden_C_H, side.weight_V_H, side.bias_V).float()
+    logits_C_V = product(hidden_C_H, side.weight_V_H.T, torch.float32)
+    if side.bias_V is not None:
+        logits_C_V = logits_C_V + side.bias_V
     return logits_C_V if side.soft_cap is None else side.soft_cap * torch.tanh(logits_C_V / side.soft_cap)

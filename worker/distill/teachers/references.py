@@ -47,14 +47,18 @@ class Judge:
 
     def are_right(self, answers: Sequence[tuple[BatchProblem, str]]) -> list[bool]:
         """Whether each text answers its problem."""
+        return [verdict == Verdict.PASS for verdict in self.verdicts(answers)]
+
+    def verdicts(self, answers: Sequence[tuple[BatchProblem, str]]) -> list[Verdict]:
+        """What the grader says of each text."""
         return self._runner.run(self._judged(answers)) if answers else []
 
-    async def _judged(self, answers: Sequence[tuple[BatchProblem, str]]) -> list[bool]:
+    async def _judged(self, answers: Sequence[tuple[BatchProblem, str]]) -> list[Verdict]:
         if self._pool is None:
             self._pool = await GraderPool(n_workers=1).__aenter__()
         pool = self._pool
         calls = [pool.grade(text, p.answer, self._grader or p.grader, self._policy) for p, text in answers]
-        return [grade.verdict == Verdict.PASS for grade in await asyncio.gather(*calls)]
+        return [grade.verdict for grade in await asyncio.gather(*calls)]
 
 
 class References:

@@ -61,8 +61,8 @@ class Targets:
         if gap > SAME_WEIGHTS:
             raise ModelRefused(
                 f"the teacher answers otherwise than when the targets in {self._folder} were computed (a token's "
-                f"log-probability differs by {gap:.2f}): it serves other weights under the same name. Remove that "
-                "folder, or give another --set targets_dir"
+                f"log-probability differs by {gap:.2f}): it serves other weights under the same name, whose texts "
+                "are stored under it too. Serve them under another --served-model-name"
             )
 
     def _file(self, example: Example) -> Path:

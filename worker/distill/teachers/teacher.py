@@ -141,8 +141,9 @@ def check_vocabulary(student: Any, teacher: Any, folder: Path) -> None:
     """Refuse a teacher whose tokens mean something else: KL over them would be nonsense. Raises ModelRefused."""
     ours, theirs = student.get_vocab(), teacher.get_vocab()
     if ours != theirs:
-        n_other = sum(theirs.get(token) != number for token, number in ours.items())
+        n_other = len({token for token, _ in ours.items() ^ theirs.items()})
         raise ModelRefused(
-            f"the teacher in {folder} has another vocabulary than the student ({n_other:,} of {len(ours):,} tokens "
-            "differ), so their distributions cannot be compared: choose a teacher of the same family"
+            f"the teacher in {folder} has another vocabulary than the student ({n_other:,} tokens of {len(theirs):,} "
+            f"and {len(ours):,} are missing or differ), so their distributions cannot be compared: choose a teacher of "
+            "the same family"
         )

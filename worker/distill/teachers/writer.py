@@ -75,18 +75,24 @@ class TransformersEngine:
             )
 
 
-def make_writer(config: DistillConfig, teacher: Teacher) -> Engine:
+def make_writer(config: DistillConfig, n_ranks: int, teacher: Teacher) -> Engine:
     """The engine that writes a teacher's texts: a URL's own; 'auto' takes vLLM if it is installed and there is a GPU.
 
-    On a CPU a second engine would only take the trainer's cores.
+    On a CPU a second engine would only take the trainer's cores; on several ranks, each would take the first GPU.
     """
     source = teacher.source
     if isinstance(source, ServedModel):
         return ServedEngine(source, teacher.tokenizer)
     kind = config.engine
     if kind == "auto":
-        kind = "vllm" if torch.cuda.is_available() and importlib.util.find_spec("vllm") else "transformers"
+        has_vllm = n_ranks == 1 and torch.cuda.is_available() and importlib.util.find_spec("vllm")
+        kind = "vllm" if has_vllm else "transformers"
     if kind == "transformers":
         return TransformersEngine(source.model, teacher.tokenizer, config.generate_batch_size)
-    options = EngineOptions(model=str(source.folder), gpu_memory_utilization=config.engine_gpu_share)
+    longest = config.max_prompt_tokens + config.max_answer_tokens + 1
+    options = EngineOptions(
+        model=str(source.folder),
+        max_model_len=min(longest, getattr(source.model.config, "max_position_embeddings", longest)),
+        gpu_memory_utilization=config.engine_gpu_share,
+    )
     return make_engine(kind, options)

@@ -71,8 +71,8 @@ def workers_gone(s: Signals) -> Alarm | None:
         s,
         AlarmName.WORKERS_GONE,
         Severity.WARNING if seen is None else Severity.SERIOUS,
-        f"Problems of {s.place} wait at checkpoint {queue.checkpoint_index} for {_ago(at - queue.waiting_since)}, "
-        f"and {who}.",
+        f"Problems of {s.place} wait at checkpoint {queue.checkpoint_index}, which is {_ago(at - queue.waiting_since)} "
+        f"old, and {who}.",
         f"paced rollout {s.student} --measurement {s.measurement_id}",
     )
 

@@ -23,6 +23,10 @@ class AlarmService:
         self._history = history
         self._follower = follower
 
+    async def is_watched(self, measurement_id: str) -> bool:
+        """Whether the rules look at it: someone worked on it, or made a checkpoint of its student, within a day."""
+        return any(active.measurement_id == measurement_id for active in await self._rollouts.active())
+
     async def check(
         self, measurement_id: str | None = None, *, workers: Workers | None = None, patience_s: float = PATIENCE_S
     ) -> list[Alarm]:

@@ -8,7 +8,7 @@ import numpy as np
 from fastapi import APIRouter, Query, Request
 
 from app.dashboard.choice import Choice, Chosen
-from app.dashboard.curves import comparison_figure
+from app.dashboard.curves import comparison_figure, unlike
 from app.dashboard.figures import Figure
 from app.dashboard.runs import MAX_RUNS
 from app.dashboard.twins import page
@@ -40,6 +40,7 @@ class Summary:
     """What a series comes to: its last tenth, and its extremes."""
 
     series: RunSeries
+    label: str
     end: float | None
     least: float | None
     largest: float | None
@@ -70,7 +71,8 @@ class ComparisonPage:
     @property
     def summaries(self) -> list[Summary]:
         """A line a run."""
-        return [_summary(run) for run in (self.comparison.runs if self.comparison else [])]
+        runs = self.comparison.runs if self.comparison else []
+        return [_summary(run, label) for run, label in zip(runs, unlike([run.name for run in runs]), strict=True)]
 
 
 def figures(found: ComparisonPage) -> dict[str, Figure]:
@@ -112,8 +114,8 @@ def _offered(runs: Sequence[Run], taken: Sequence[str]) -> list[Run]:
     return [run for place, run in enumerate(runs) if place < OFFERED or run.run_id in taken]
 
 
-def _summary(series: RunSeries) -> Summary:
+def _summary(series: RunSeries, label: str) -> Summary:
     if not series.mean:
-        return Summary(series, None, None, None)
+        return Summary(series, label, None, None, None)
     tail = series.mean[-max(1, len(series.mean) // 10) :]
-    return Summary(series, float(np.mean(tail)), min(series.low), max(series.high))
+    return Summary(series, label, float(np.mean(tail)), min(series.low), max(series.high))

@@ -1,5 +1,6 @@
 """Figures of series over a run: a mean line in the band of its extremes, stages marked."""
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -78,16 +79,20 @@ def run_figure(
 
 def comparison_figure(found: RunComparison) -> Figure:
     """Pooled groups as lines in their interval, their runs thin within; other runs in the band of their extremes."""
-    pooled = {run_id: group.group for group in found.groups for run_id in group.run_ids}
-    alone = [run.name for run in found.runs if run.run_id not in pooled]
-    names = dict.fromkeys([*(group.group for group in found.groups), *alone])
+    groups = unlike([group.group for group in found.groups])
+    pooled = {run_id: name for name, group in zip(groups, found.groups, strict=True) for run_id in group.run_ids}
+    labels = dict(zip((run.run_id for run in found.runs), unlike([run.name for run in found.runs]), strict=True))
+    names = [*groups, *(labels[run.run_id] for run in found.runs if run.run_id not in pooled)]
     looks = {name: LOOKS[place % len(LOOKS)] for place, name in enumerate(names)}
     traces: list[Json] = []
     for run in found.runs:
-        name = pooled.get(run.run_id, run.name)
-        traces += _thin(run, name, looks[name]) if run.run_id in pooled else _alone(run, looks[name])
-    for group in found.groups:
-        traces += _pooled(group, looks[group.group])
+        label, group_name = labels[run.run_id], pooled.get(run.run_id)
+        if group_name is None:
+            traces += _alone(run, label, looks[label])
+        else:
+            traces += _thin(run, label, group_name, looks[group_name])
+    for name, group in zip(groups, found.groups, strict=True):
+        traces += _pooled(group, name, looks[name])
     return Figure(
         title=found.metric.replace("_", " "),
         data=traces,
@@ -100,26 +105,38 @@ def comparison_figure(found: RunComparison) -> Figure:
         ),
         columns=("run", AXES[found.by], "least", "mean", "largest"),
         rows=[
-            (run.name, *values) for run in found.runs for values in zip(run.x, run.low, run.mean, run.high, strict=True)
+            (labels[run.run_id], *values)
+            for run in found.runs
+            for values in zip(run.x, run.low, run.mean, run.high, strict=True)
         ],
         about="Runs that differ in seeds are pooled: their mean in its 95 % interval. A run alone is drawn in the band "
         "of its extremes. Dashed lines mark where a stage begins.",
     )
 
 
-def _thin(run: RunSeries, group: str, look: Look) -> list[Json]:
+def unlike(names: Sequence[str]) -> list[str]:
+    """The names, numbered where one stands for several."""
+    counts, seen = Counter(names), Counter[str]()
+    found = []
+    for name in names:
+        seen[name] += 1
+        found.append(name if counts[name] == 1 else f"{name} ({seen[name]})")
+    return found
+
+
+def _thin(run: RunSeries, label: str, group: str, look: Look) -> list[Json]:
     thin = {"color": look[0], "width": 1, "dash": look[2]}
     quiet = {"opacity": 0.45, "legendgroup": group, "showlegend": False}
-    return [{**line(run.x, run.mean, run.name, look[0]), "line": thin, **quiet}]
+    return [{**line(run.x, run.mean, label, look[0]), "line": thin, **quiet}]
 
 
-def _alone(run: RunSeries, look: Look) -> list[Json]:
+def _alone(run: RunSeries, label: str, look: Look) -> list[Json]:
     colour, soft, dash = look
-    return [*band(run.x, run.low, run.high, soft, run.name), line(run.x, run.mean, run.name, colour, dash)]
+    return [*band(run.x, run.low, run.high, soft, label), line(run.x, run.mean, label, colour, dash)]
 
 
-def _pooled(group: PooledSeries, look: Look) -> list[Json]:
+def _pooled(group: PooledSeries, name: str, look: Look) -> list[Json]:
     colour, soft, dash = look
-    thick = {"line": {"color": colour, "width": 3, "dash": dash}, "legendgroup": group.group}
-    mean = line(group.x, group.mean, f"{group.group}, mean of {len(group.run_ids)}", colour)
-    return [*band(group.x, group.low, group.high, soft, group.group), {**mean, **thick}]
+    thick = {"line": {"color": colour, "width": 3, "dash": dash}, "legendgroup": name}
+    mean = line(group.x, group.mean, f"{name}, mean of {len(group.run_ids)}", colour)
+    return [*band(group.x, group.low, group.high, soft, name), {**mean, **thick}]

@@ -11,7 +11,8 @@ from app.flow.curricula.weighting import peak
 from app.flow.estimates.estimators import FRONTIER, HARD_FILTER, weight
 from app.flow.estimates.history import Spread
 from app.flow.estimates.service import N_BINS
-from paced.wire import CurriculumPreview, Frontier, Kernel
+from paced.wholes import measured_whole
+from paced.wire import CurriculumPreview, Frontier, HoldoutPoint, Kernel
 
 EDGES = np.linspace(0.0, 1.0, N_BINS + 1)
 MIDDLES = ((EDGES[1:] + EDGES[:-1]) / 2).tolist()
@@ -131,7 +132,9 @@ def _step(n: int) -> int:
 
 def holdout(spreads: Sequence[Spread]) -> Figure:
     """Hold-out pass rate at each checkpoint with its 95 % interval."""
-    points = [spread.holdout for spread in spreads if spread.holdout is not None]
+    every = [spread.holdout for spread in spreads if spread.holdout is not None]
+    points = measured_whole(every)
+    parts = [point for point in every if point not in points]
     x = [point.checkpoint_index for point in points]
     half = [SE_95 * (point.se or 0.0) for point in points]
     y = [point.pass_rate for point in points]
@@ -147,15 +150,31 @@ def holdout(spreads: Sequence[Spread]) -> Figure:
             {"x": x, "y": low, **hidden},
             {"x": x, "y": high, "fill": "tonexty", "fillcolor": "$blue-soft", **hidden},
             shown,
+            in_part([point.checkpoint_index for point in parts], parts),
         ],
         layout=layout(
             xaxis=axis("checkpoint", tickformat="d", dtick=_step(len(x))),
             yaxis=axis("pass rate", **PERCENT),
         ),
         columns=("checkpoint", "problems", "answers", "pass rate", "standard error"),
-        rows=[[p.checkpoint_index, p.n_problems, p.n_rollouts, p.pass_rate, p.se] for p in points],
-        about="Problems that are never trained on: whether the student learns. The band is the 95 % interval.",
+        rows=[[p.checkpoint_index, p.n_problems, p.n_rollouts, p.pass_rate, p.se] for p in every],
+        about="Problems that are never trained on: whether the student learns. The band is the 95 % interval; hollow "
+        "points are of a part of the problems.",
     )
+
+
+def in_part(x: Sequence[float], points: Sequence[HoldoutPoint]) -> Json:
+    """Hollow markers where a hold-out was not measured whole."""
+    return {
+        "x": list(x),
+        "y": [point.pass_rate for point in points],
+        "customdata": [point.n_problems for point in points],
+        "mode": "markers",
+        "name": "in part",
+        "showlegend": False,
+        "marker": {"size": 8, "symbol": "circle-open", "color": "$grey"},
+        "hovertemplate": "%{x}: %{y:.1%} of %{customdata} problems<extra></extra>",
+    }
 
 
 def rollouts(spreads: Sequence[Spread]) -> Figure:
@@ -172,7 +191,7 @@ def rollouts(spreads: Sequence[Spread]) -> Figure:
         ),
         columns=("checkpoint", "groups", "on the frontier", "uniform groups", "of them on the frontier"),
         rows=[[s.checkpoint_index, s.n_groups, s.n_frontier, s.n_uniform, s.n_uniform_frontier] for s in spreads],
-        about="Groups of answers that are neither all right nor all wrong teach; the others are the price of looking.",
+        about="Groups of answers with 0.1 < p < 0.9 teach most; the others are the price of looking.",
     )
 
 

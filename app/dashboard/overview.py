@@ -10,15 +10,15 @@ from app.dashboard import frontier
 from app.dashboard.choice import Choice, Chosen
 from app.dashboard.figures import Figure
 from app.dashboard.kept import Kept
-from app.dashboard.stages import StageLine, lines
+from app.dashboard.stages import N_BATCHES, StageLine, lines
 from app.dashboard.twins import page
 from app.flow.batches.summaries import BatchSummary
 from app.flow.estimates.history import Spread
 from app.flow.estimates.pools import Pool
-from paced.wire import Alarm, Curriculum, CurriculumPreview, CurriculumUpdate, Frontier
+from paced.wholes import measured_whole
+from paced.wire import Alarm, Curriculum, CurriculumPreview, CurriculumUpdate, Frontier, HoldoutPoint
 
 router = APIRouter(include_in_schema=False)
-N_BATCHES = 200
 PATIENCE_S = 0.15
 LAW_EVERY_S = 3.0
 LIVE = ("problems", "checkpoints", "leases", "observations", "curricula", "batches", "open_batches", "runs")
@@ -40,6 +40,11 @@ class Overview:
     is_complete: bool
     batches: list[BatchSummary]
     alarms: Sequence[Alarm] = ()
+
+    @property
+    def holdout(self) -> list[HoldoutPoint]:
+        """Where the hold-out was measured whole, by checkpoint."""
+        return measured_whole([spread.holdout for spread in self.spreads if spread.holdout is not None])
 
 
 def figures(found: Overview) -> dict[str, Figure]:

@@ -23,6 +23,7 @@ from paced.wire import (
     NO_NUL,
     Decision,
     Estimate,
+    ObservationSource,
     Problem,
     ProblemDecision,
     ProblemState,
@@ -185,7 +186,8 @@ async def built(request: Request, choice: Choice, problem_set: str, ordinal: int
         history = [] if estimate is None else await state.estimates.timeline(choice.number, problem.problem_id)
         if choice.curriculum is not None:
             standing = await state.standing.standing(choice.curriculum.curriculum_id, ordinal)
-    newest = history[::-1][:n_groups]
+    stored = [point for point in history[::-1] if point.source != ObservationSource.TRAINER]
+    newest = stored[:n_groups]
     answers = await state.review.answers([point.observation_id for point in newest])
     return ProblemPage(
         choice=choice,
@@ -193,7 +195,7 @@ async def built(request: Request, choice: Choice, problem_set: str, ordinal: int
         estimate=estimate,
         history=history,
         groups=[Group(point, answers[point.observation_id]) for point in newest if point.observation_id in answers],
-        n_groups=len(history),
+        n_groups=len(stored),
         said=await state.training.said_of(problem.problem_id),
         standing=standing,
         decisions=await state.problems.decisions_on(problem_set, ordinal),

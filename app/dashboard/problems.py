@@ -42,7 +42,7 @@ COLUMNS = (
     Column("attempts", "Attempts", "attempts", is_falling=True),
     Column("weight", "Weight", "weight", is_falling=True),
     Column("served", "Served", "served", is_falling=True),
-    Column("verdicts", "Not judged", is_number=False),
+    Column("verdicts", "Other verdicts", is_number=False),
     Column("state", "State", is_number=False),
     Column("newest", "Newest k/n", "newest", is_usual=False),
     Column("groups", "Groups", "groups", is_falling=True, is_usual=False),

@@ -90,7 +90,13 @@ def number(value: float | None, digits: int = 3) -> str:
         return "–"
     if isinstance(value, int) or float(value).is_integer():
         return f"{value:,.0f}"
-    return f"{value:,.{digits}g}" if abs(value) < 10**digits else f"{value:,.0f}"
+    rounded = float(f"{value:.{digits}g}")
+    return f"{value:,.{digits}g}" if abs(rounded) < 10**digits else f"{value:,.0f}"
+
+
+def exact(value: float) -> str:
+    """A number that is read back as the same one."""
+    return f"{value:.0f}" if float(value).is_integer() else repr(value)
 
 
 def percent(value: float | None, digits: int = 0) -> str:
@@ -107,4 +113,4 @@ ENVIRONMENT = Environment(
     lstrip_blocks=True,
 )
 ENVIRONMENT.globals.update(static=static, version=__version__)
-ENVIRONMENT.filters.update(age=age, number=number, percent=percent, data_block=data_block)
+ENVIRONMENT.filters.update(age=age, number=number, exact=exact, percent=percent, data_block=data_block)

@@ -10,10 +10,12 @@ from fastapi import APIRouter, Query, Request
 from app.dashboard.choice import Choice, chosen
 from app.dashboard.curves import STAGES, marks, run_figure, stage_names
 from app.dashboard.figures import Figure, Json, axis, layout
+from app.dashboard.frontier import in_part
 from app.dashboard.twins import page
 from app.flow.training.comparing import N_BUCKETS, Curves
 from app.flow.training.holdout import HoldoutStep
 from app.flow.training.series import Band, enveloped
+from paced.wholes import measured_whole
 from paced.wire import Run, Stage
 
 router = APIRouter(include_in_schema=False)
@@ -31,7 +33,7 @@ SHOWN = {
 N_BATCHES = 64  # newest, for the distribution of loss weights
 PATIENCE_S = 1.0  # for counts of old checkpoints
 LIVE = ("runs", "observations", "checkpoints")
-Z = 1.645  # of a central 90 % interval
+Z = 1.96  # of a central 95 % interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,9 @@ def figures(found: RunPage) -> dict[str, Figure]:
 
 
 def _holdout(steps: Sequence[HoldoutStep], shapes: list[Json]) -> Figure:
-    half = [None if one.point.se is None else Z * one.point.se for one in steps]
+    whole = measured_whole([one.point for one in steps])
+    drawn, parts = ([one for one in steps if (one.point in whole) == is_whole] for is_whole in (True, False))
+    half = [None if one.point.se is None else Z * one.point.se for one in drawn]
     marked = {
         "type": "scatter",
         "mode": "lines+markers",
@@ -100,17 +104,19 @@ def _holdout(steps: Sequence[HoldoutStep], shapes: list[Json]) -> Figure:
         "line": {"color": "$green", "width": 2},
     }
     bars = {"type": "data", "array": half, "color": "$green", "thickness": 1.5}
-    rates = [one.point.pass_rate for one in steps]
+    rates = [one.point.pass_rate for one in drawn]
+    line = {**marked, "x": [one.step for one in drawn], "y": rates, "error_y": bars, "name": "hold-out"}
     return Figure(
         title="Hold-out pass rate",
-        data=[{**marked, "x": [one.step for one in steps], "y": rates, "error_y": bars, "name": "hold-out"}],
+        data=[line, in_part([one.step for one in parts], [one.point for one in parts])],
         layout=layout(xaxis=axis("step", rangemode="tozero"), yaxis=axis("pass rate", range=[0, 1]), shapes=shapes),
-        columns=("step", "checkpoint", "pass rate", "± 90 %", "problems"),
+        columns=("step", "checkpoint", "pass rate", "± 95 %", "problems"),
         rows=[
-            (one.step, one.point.checkpoint_index, one.point.pass_rate, width, one.point.n_problems)
-            for one, width in zip(steps, half, strict=True)
+            (one.step, one.point.checkpoint_index, one.point.pass_rate, Z * (one.point.se or 0.0), one.point.n_problems)
+            for one in steps
         ],
-        about="On problems never trained on, at the checkpoint it began from and those it wrote.",
+        about="On problems never trained on, at the checkpoint it began from and those it wrote; hollow points are of "
+        "a part of the problems.",
     )
 
 

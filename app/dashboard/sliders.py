@@ -6,10 +6,13 @@ from typing import Any, Self
 from pydantic import BaseModel
 
 from app.errors import Invalid
+from app.flow.estimates.terms import written
 from paced.wire import Curriculum, CurriculumUpdate
 
 EVERYTHING = (0.0, 1.0)  # ends of the band that stand for no band
-_SHARE = re.compile(r"(?P<tag>.+?)[\s:=]+(?P<share>\d+(?:\.\d+)?|\.\d+)(?P<percent>\s*%)?")
+_PART = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^,"])+')  # a tag that holds a comma stands in quotes
+_NUMBER = r"(?P<share>(?:\d+(?:\.\d+)?|\.\d+)(?:e-?\d+)?)(?P<percent>\s*%)?"
+_SHARE = re.compile(rf'(?:"(?P<quoted>(?:[^"\\]|\\.)+)"|(?P<tag>[^"]+?))[\s:=]+{_NUMBER}')
 
 
 class Sliders(BaseModel):
@@ -37,7 +40,7 @@ class Sliders(BaseModel):
             band_high=high,
             min_groups=curriculum.filters.min_groups,
             retest_share=curriculum.retest_share,
-            shares=", ".join(f"{stratum.tag} {100 * stratum.share:g}%" for stratum in curriculum.strata),
+            shares=", ".join(f"{written(stratum.tag)} {share_of(stratum.share)}" for stratum in curriculum.strata),
             version=curriculum.version,
         )
 
@@ -64,12 +67,19 @@ class Sliders(BaseModel):
 def strata_of(text: str) -> list[dict[str, Any]]:
     """Shares by tag; raises Invalid with the part that is none."""
     found = []
-    for part in filter(None, (part.strip() for part in text.split(","))):
+    for part in filter(None, (part.strip() for part in _PART.findall(text))):
         read = _SHARE.fullmatch(part)
         if read is None:
             raise Invalid(
                 f"{part!r} is no tag with a share; write them as `algebra 20%, geometry 0.1`", code="bad_share"
             )
         share = float(read["share"]) / (100.0 if read["percent"] else 1.0)
-        found.append({"tag": read["tag"], "share": share})
+        tag = re.sub(r"\\(.)", r"\1", read["quoted"]) if read["quoted"] else read["tag"]
+        found.append({"tag": tag, "share": share})
     return found
+
+
+def share_of(share: float) -> str:
+    """In percent where that is read back as the same number."""
+    percent = f"{100 * share:.12g}"
+    return f"{percent}%" if float(percent) / 100 == share else repr(share)

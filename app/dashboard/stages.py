@@ -10,6 +10,9 @@ from app.flow.batches.summaries import BatchSummary
 from app.flow.estimates.pools import Pool
 from paced.wire import BatchState
 
+N_BATCHES = 200  # newest, of which rates are made
+WINDOW = dt.timedelta(minutes=5)
+
 
 @dataclass(frozen=True, slots=True)
 class StageLine:
@@ -85,9 +88,11 @@ def _batches(batches: list[BatchSummary], now: dt.datetime) -> Parts:
     if not batches:
         return 0, "batches", "none drawn", None, None
     n_open = sum(batch.state == BatchState.OPEN for batch in batches)
-    recent = [batch for batch in batches if now - batch.created_at < dt.timedelta(minutes=5)]
+    recent = [batch for batch in batches if now - batch.created_at < WINDOW]
+    is_cut = len(recent) == N_BATCHES  # there were more
+    window = max(now - batches[-1].created_at, dt.timedelta(seconds=1)) if is_cut else WINDOW
     note = f"{batches[0].n_served:,} problems served; {n_open} open"
-    return batches[0].seq + 1, "batches", note, len(recent) / 5, batches[0].created_at
+    return batches[0].seq + 1, "batches", note, len(recent) * dt.timedelta(minutes=1) / window, batches[0].created_at
 
 
 async def _training(state: Any, choice: Choice) -> Parts:

@@ -31,6 +31,7 @@ class WorkersPage:
     choice: Choice
     workers: Workers | None = None
     alarms: Sequence[Alarm] = ()
+    is_watched: bool = True
 
     @property
     def rows(self) -> Sequence[WorkerActivity]:
@@ -97,7 +98,8 @@ def _verdicts(workers: Workers) -> Figure:
         ),
         columns=("verdict", "answers", "share"),
         rows=[(label, n, f"{n / total:.1%}") for label, n in zip(labels, counts, strict=True)],
-        about="Only pass and fail say something of the student; the others are work lost.",
+        about="Pass and fail say something of the student, and truncated where the profile counts it as a failure; "
+        "the others are work lost.",
     )
 
 
@@ -110,4 +112,4 @@ async def workers(request: Request, choice: Chosen) -> WorkersPage:
     measurement_id = choice.measurement.measurement_id
     seen = await state.rollouts.workers(measurement_id)
     alarms = await state.alarms.check(measurement_id, workers=seen, patience_s=PATIENCE_S)
-    return WorkersPage(choice, seen, alarms)
+    return WorkersPage(choice, seen, alarms, await state.alarms.is_watched(measurement_id))

@@ -56,6 +56,26 @@ def test_what_an_address_leaves_out_stays(world: World, browser: httpx2.Client) 
     assert "shares by tag sum 0.25 → none" in browser.get(address(world, gamma=6, shares="")).text
 
 
+@pytest.mark.parametrize(
+    ("tag", "share"),
+    [
+        ("sum, two digits", 0.2),
+        ('the "hard" ones', 1 / 3),
+        ("a\\\\b", 0.07),
+        ("plain", 1e-5),
+        ("sum: of 20%", 0.123456789),
+    ],
+)
+def test_a_tag_and_its_share_are_read_back_as_they_are_written(
+    world: World, browser: httpx2.Client, tag: str, share: float
+) -> None:
+    strata = [wire.Stratum(tag=tag, share=share), wire.Stratum(tag="other", share=0.5)]
+    changed = world.client.update_curriculum(world.curriculum.curriculum_id, wire.CurriculumUpdate(strata=strata))
+    assert Sliders.of(changed).update(changed).strata == strata
+    found = browser.get(address(world, gamma=6, shares=Sliders.of(changed).shares).replace("?", ".json?", 1)).json()
+    assert (found["fault"], found["differences"]) == (None, ["γ 2 → 6"])
+
+
 def test_the_form_applies_a_change_under_a_new_version(world: World, browser: httpx2.Client) -> None:
     token = csrf_of(browser.get(address(world)).text)
     path = f"/curricula/{world.curriculum.curriculum_id}"

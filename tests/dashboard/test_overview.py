@@ -13,9 +13,10 @@ import httpx2
 import plotly.graph_objects as go
 import pytest
 
+from app.dashboard.rendering import number
 from paced import wire
 from tests.app.conftest import MakeWorld, shared_clock, shared_service  # noqa: F401
-from tests.app.world import World, build
+from tests.app.world import World, build, group, leased
 from tests.service import Service, TestClock
 
 BLOCK = re.compile(r'data-figure="(\w+)".*?<script type="application/json">(.*?)</script>', re.DOTALL)
@@ -158,3 +159,25 @@ def test_names_of_students_are_escaped(browser: httpx2.Client, make_world: MakeW
     answer = browser.get(f"/overview?measurement={world.curriculum.measurement_id}&curriculum=<script>x</script>")
     assert answer.status_code == 404
     assert "<script>x" not in answer.text
+
+
+def test_a_hold_out_that_is_measured_in_part_is_no_newest_point(browser: httpx2.Client, make_world: MakeWorld) -> None:
+    world = make_world(60, holdout_share=0.3)
+    world.measure(lambda i: i % 5)
+    before = world.client.holdout(world.curriculum.measurement_id)
+    world.new_checkpoint()
+    lease = world.claim(3)
+    world.report(lease, [group(i, 8, checkpoint=1) for i in leased(lease)])
+    found = complete(browser, world)
+    newest = found["spreads"][-1]["holdout"]
+    assert (newest["pass_rate"], newest["n_problems"] < before[-1].n_problems) == (1.0, True)
+    page = browser.get(address(world)).text
+    assert f"{100 * before[-1].pass_rate:.1f} %" in page
+    assert "100.0 %" not in page
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(999.6, "1,000"), (99.949, "99.9"), (0.57, "0.57"), (1234567.8, "1,234,568"), (None, "–")]
+)
+def test_numbers_are_for_reading(value: float | None, text: str) -> None:
+    assert number(value) == text

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from paced import Client, wire
-from tests.app.conftest import SUFFIXES
+from tests.app.conftest import SUFFIXES, MakeWorld
 from tests.app.problem_details import assert_problem
 from tests.app.world import World, measure
 from tests.dashboard.conftest import OpenBrowser
@@ -243,3 +243,16 @@ def test_a_set_that_nobody_measured_still_shows_its_problems(
     page = browser.get(f"/problems/{name}/0")
     assert page.status_code == 200
     assert "No student is measured on this set" in page.text
+
+
+def test_outcomes_of_trainers_do_not_hide_stored_answers(browser: httpx2.Client, make_world: MakeWorld) -> None:
+    world = make_world(20)
+    world.measure()
+    for _ in range(4):
+        batch = world.draw(8)
+        told = [wire.Outcome(problem_id=i, checkpoint_index=0, n_passed=1, n_failed=0) for i in batch.problem_id]
+        world.client.acknowledge(batch.batch_id, told)
+    ordinal = world.estimate(batch.problem_id[0]).ordinal
+    page = detail(browser, world, ordinal).text
+    assert "Checkpoint 0: " in page.partition('id="answers"')[2]
+    assert "None yet." not in page.partition('id="answers"')[2].partition("</section>")[0]

@@ -6,6 +6,7 @@ import io
 import httpx2
 import pytest
 
+from app.dashboard.curves import unlike
 from paced import wire
 from tests.app.conftest import MakeWorld
 from tests.app.world import World
@@ -91,3 +92,20 @@ def test_without_a_choice_it_asks_for_one(world: World, browser: httpx2.Client) 
     page = browser.get("/runs/compare", params={"measurement": world.curriculum.measurement_id}).text
     assert "No run is chosen" in page
     assert "alone" in page
+
+
+def test_names_that_stand_for_several_are_numbered() -> None:
+    assert unlike(["a", "b", "a"]) == ["a (1)", "b", "a (2)"]
+
+
+def test_runs_of_one_name_and_of_other_students_are_told_apart(
+    world: World, make_world: MakeWorld, browser: httpx2.Client
+) -> None:
+    other = make_world(20)
+    runs = [add_run(made.client, made.curriculum, "distill", 1.0, 1, 5) for made in (world, other)]
+    query = [("measurement", world.curriculum.measurement_id), *(("run_id", run.run_id) for run in runs)]
+    page = browser.get("/runs/compare", params=query).text
+    assert "Runs of other students, problem sets or profiles" in page
+    assert page.count(" checked") == 2
+    assert ">distill (1)</a>" in page
+    assert ">distill (2)</a>" in page

@@ -51,3 +51,12 @@ def test_a_measurement_that_is_none_is_told(make_world: MakeWorld, browser: http
     answer = browser.get("/workers", params={"measurement": "mea_99999"})
     assert answer.status_code == 404
     assert "there is no measurement" in answer.text
+
+
+def test_a_measurement_at_rest_is_not_called_well(make_world: MakeWorld, browser: httpx2.Client) -> None:
+    world = make_world(8, holdout_share=0.0)
+    world.measure()
+    world.clock.advance(2 * 86_400)
+    page = browser.get("/workers", params={"measurement": world.curriculum.measurement_id}).text
+    assert "Alarms rest: nobody worked here within a day" in page
+    assert "No alarms" not in page

@@ -152,11 +152,13 @@ class History:
     async def _count(self, measurement_id: int) -> None:
         version = await self._store.version(measurement_id)
         known = self._known.get(measurement_id)
-        if known is None or known.version != version:
-            known = _Known(version)
-            self._known[measurement_id] = known
+        if known is None:
+            known = self._known[measurement_id] = _Known(version)
+        elif known.version != version:
+            known = _Known(version)  # the former counts are shown until these are whole
         newest, touched = await self._store.since(measurement_id, known.watermark)
         for checkpoint in reversed(touched if newest > known.watermark else []):  # the newest first
             known.spreads[checkpoint] = await self._store.spread(measurement_id, checkpoint)
         known.watermark = newest
+        self._known[measurement_id] = known
         known.counted_at = asyncio.get_running_loop().time()

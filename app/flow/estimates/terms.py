@@ -47,7 +47,7 @@ class Words:
 
     def __str__(self) -> str:
         """As it is written in a query."""
-        return f"{'-' * self.is_negated}{self.name}:{','.join(map(_written, self.values))}"
+        return f"{'-' * self.is_negated}{self.name}:{','.join(map(written, self.values))}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,8 @@ class Query:
         return replace(self, sort=Sort(name, is_descending))
 
 
-def _written(value: str) -> str:
+def written(value: str) -> str:
+    """A value as it stands in a text of several, in quotes where it must."""
     if not re.search(r'[\s,"\\]', value):
         return value
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')

@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Query, Request
 
 from app.dashboard.choice import Choice, Chosen
+from app.dashboard.runs import MAX_RUNS
 from app.dashboard.twins import page
 from app.flow.batches.service import BatchService
 from app.flow.batches.summaries import BatchSummary
@@ -17,13 +18,17 @@ MAX_ROWS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Batches:
-    """A page of draws. `next_below` is the draw number that the next page lies below, null on the last one."""
+    """A page of draws, with the names of runs by id.
+
+    `next_below` is the draw number that the next page lies below, null on the last one.
+    """
 
     choice: Choice
     run_id: str | None
     below: int | None
     limit: int
     rows: list[BatchSummary]
+    names: dict[str, str]
     next_below: int | None
 
     def address(self, *, below: int | None = None, run_id: str | None = None) -> str:
@@ -43,8 +48,10 @@ async def batches(
 ) -> Batches:
     """Draws of one curriculum."""
     if choice.curriculum is None:
-        return Batches(choice, run, below, limit, [], None)
+        return Batches(choice, run, below, limit, [], {}, None)
     service: BatchService = request.app.state.batches
     found = await service.newest(choice.curriculum.curriculum_id, below, limit + 1, run)
     rows = found[:limit]
-    return Batches(choice, run, below, limit, rows, rows[-1].seq if len(found) > limit else None)
+    runs = await request.app.state.training.of_curricula([choice.curriculum.curriculum_id], MAX_RUNS)
+    names = {made.run_id: made.name for made in runs}
+    return Batches(choice, run, below, limit, rows, names, rows[-1].seq if len(found) > limit else None)

@@ -37,7 +37,7 @@ class AlarmService:
         found = [] if self._follower is None or measurement_id is not None else list(behind(self._follower.lag_s))
         for active in await self._rollouts.active():
             if measurement_id in (None, active.measurement_id):
-                seen = workers or await self._rollouts.workers(active.measurement_id)
+                seen = workers or await self._rollouts.workers(active.measurement_id, is_timed=False)
                 found += alarms(await self._signals(active, seen, patience_s))
         return serious_first(found)
 

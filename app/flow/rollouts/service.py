@@ -94,9 +94,9 @@ class RolloutService:
         """Leases that are not over, by id."""
         return await self._leases.page(measurement_number(measurement_id), after or "", limit, self._clock())
 
-    async def workers(self, measurement_id: str) -> Workers:
-        """Who measures, how fast, what waits, and what is slow."""
-        return await self._workers.get(measurement_number(measurement_id), self._clock())
+    async def workers(self, measurement_id: str, *, is_timed: bool = True) -> Workers:
+        """Who measures, how fast, what waits, and what is slow; graders and answers only where they are timed."""
+        return await self._workers.get(measurement_number(measurement_id), self._clock(), is_timed=is_timed)
 
     async def pace(self, measurement_id: int) -> Pace:
         """How fast a measurement is measured now."""

@@ -59,11 +59,11 @@ class WorkerStore:
         self.db = db
 
     @reads
-    def get(self, conn: Connection, measurement_id: int, now: dt.datetime) -> Workers:
-        """All of it, in one snapshot."""
+    def get(self, conn: Connection, measurement_id: int, now: dt.datetime, *, is_timed: bool = True) -> Workers:
+        """All of it, in one snapshot; without the times of graders where those are not asked for."""
         measurement = measurement_row(conn, measurement_id)
         workers = _workers(conn, measurement_id, now)
-        newest = _newest_times(conn, measurement)
+        newest = _newest_times(conn, measurement) if is_timed else []
         return Workers.model_validate(
             {
                 "measurement_id": numbered("mea", measurement_id),

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from app.dashboard.figures import Figure, Json, axis, layout
+from app.flow.training.comparing import HOLDOUT
 from app.flow.training.series import Band
 from paced.wire import Axis, PooledSeries, RunComparison, RunSeries, Stage
 
@@ -19,6 +20,7 @@ LOOKS: tuple[Look, ...] = (  # told apart without colour too
     ("$orange", "$orange-soft", "longdashdot"),
     ("$grey", "$grid", "solid"),
 )
+TITLES = {HOLDOUT: "hold-out pass rate"}
 STAGES = {Stage.FORWARD_KL: "forward KL", Stage.REVERSE_KL: "reverse KL"}
 
 
@@ -94,12 +96,12 @@ def comparison_figure(found: RunComparison) -> Figure:
     for name, group in zip(groups, found.groups, strict=True):
         traces += _pooled(group, name, looks[name])
     return Figure(
-        title=found.metric.replace("_", " "),
+        title=TITLES.get(found.metric, found.metric.replace("_", " ")),
         data=traces,
         layout=layout(
             height=420,
             xaxis=axis(AXES[found.by], rangemode="tozero"),
-            yaxis=axis(found.metric),
+            yaxis=axis(TITLES.get(found.metric, found.metric)),
             shapes=marks(sorted({x for run in found.runs for x in run.switches})),
             hovermode="x unified",
         ),

@@ -105,6 +105,7 @@ def train(plan: Plan, client: Client, children: Children, model: Path, arm: str,
         "seed": seed,
         "n_rollouts": (state().n_measured + state().n_remeasured) * plan.n_rollouts,
         "minutes": round(minutes(plan).get(curriculum.name, 0.0), 1),
+        **answers(client, curriculum),
     }
 
 
@@ -140,6 +141,33 @@ def await_base(client: Client, children: Children, curriculum: wire.Curriculum) 
     await_(is_there, children)
 
 
+def answers(client: Client, curriculum: wire.Curriculum) -> dict[str, Any]:
+    """Of the held-out problems, before and after: the share of answers that were cut, and pass rates by kind."""
+    measurement = client.measurement(curriculum.measurement_id)
+    assert measurement.latest_checkpoint is not None
+    ends = (0, measurement.latest_checkpoint.index)
+    kinds = {problem.problem_id: problem.tags[0] for problem in client.problems(curriculum.problem_set)}
+    cut: list[list[int]] = [[0, 0], [0, 0]]
+    found: dict[str, list[list[int]]] = {kind: [[0, 0], [0, 0]] for kind in kinds.values()}
+    for estimate in client.estimates(curriculum.measurement_id, query="is:holdout"):
+        for seen in client.estimate(curriculum.measurement_id, estimate.problem_id).observations:
+            if seen.checkpoint_index in ends:
+                place = ends.index(seen.checkpoint_index)
+                n_cut = seen.verdicts.get(wire.Verdict.TRUNCATED, 0)
+                by_kind = found[kinds[estimate.problem_id]]
+                for sums, n in ((cut[place], n_cut), (by_kind[place], seen.n_passed)):
+                    sums[0] += n
+                    sums[1] += seen.n_counted
+    return {
+        "cut": [_share(*sums) for sums in cut],
+        "by_kind": {kind: [_share(*sums) for sums in both] for kind, both in found.items()},
+    }
+
+
+def _share(n: int, of: int) -> float | None:
+    return round(n / of, 3) if of else None
+
+
 def arm_options(plan: Plan, arm: str, model: Path, curriculum: wire.Curriculum, seed: int) -> tuple[str, ...]:
     """`paced arm` as a user would call it."""
     settings = {
@@ -171,6 +199,7 @@ def figures(table: list[dict[str, Any]], runs: list[dict[str, Any]]) -> dict[str
     for row in table:
         mine = [run for run in runs if run["arm"] == row["arm"]]
         found |= {f"{row['arm']}_{name}": row[name] for name in ("before", "after", "over_baseline") if row[name]}
+        found[f"{row['arm']}_cut"] = [round(fmean(run["cut"][place] or 0 for run in mine), 3) for place in (0, 1)]
         found[f"{row['arm']}_rollouts"] = round(fmean(run["n_rollouts"] for run in mine))
         found[f"{row['arm']}_minutes"] = round(fmean(run["minutes"] for run in mine), 1)
     return found

@@ -182,6 +182,9 @@ class _Job:
             with conn.begin_nested():
                 self.run(conn)
         except Exception as error:
+            connection: Any = conn.connection.driver_connection
+            if not connection.in_transaction:  # SQLite rolled back all of them, as on a full disk
+                raise
             conn.info[_AFTER_COMMIT] = kept
             self._error = error
 

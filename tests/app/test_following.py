@@ -1,13 +1,19 @@
 """Two API processes on one PostgreSQL: each draws from what the other counted."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+import psycopg
+
+from app.db.engine import Database
+from app.flow.estimates.following import ChangeStore
+from app.flow.estimates.store import Change
 from app.flow.rollouts.measurements import measurement_number
 from paced import Client, wire
-from tests.app.world import at_once, build, group
+from tests.app.world import at_once, build, group, measure
 from tests.service import Service, postgres_databases, serve
 
 N = 120
@@ -57,3 +63,20 @@ def test_no_observation_of_another_process_is_missed(tmp_path: Path) -> None:
             assert getattr(first.columns, name).tolist() == getattr(second.columns, name).tolist()
         assert first.columns.now_index == second.columns.now_index
         assert first.watermark == second.watermark
+
+
+def test_what_was_restored_from_another_cluster_is_no_news(tmp_path: Path) -> None:
+    """Transaction numbers of the dump are far ahead of the new cluster's."""
+    with postgres_databases() as url, serve(tmp_path / "a", url) as service, service.client() as client:
+        curriculum = build(client, tmp_path, 20, holdout_share=0.0)
+        measure(client)
+        with psycopg.connect(url, autocommit=True) as conn:
+            (old,) = conn.execute("SELECT pg_current_snapshot()::text").fetchone() or ("",)
+            conn.execute("UPDATE observations SET xact = 8000000000000000000")
+        number = measurement_number(curriculum.measurement_id)
+
+        async def since() -> Change | None:
+            async with Database(service.settings.database_url) as db:
+                return (await ChangeStore(db).since(number, old))[1]
+
+        assert asyncio.run(since()) is None

@@ -167,7 +167,8 @@ def _past(conn: Connection, curriculum_id: str, from_seq: int, now: dt.datetime)
         elif row["state"] != BatchState.EXPIRED:
             past.append(_Past(row["seq"], row["state"] == BatchState.OPEN, unpacked(dict(row), "ordinals")))
     if late:
-        conn.execute(update(batches).where(batches.c.batch_id.in_(late)).values(state=BatchState.EXPIRED))
+        is_open = batches.c.state == BatchState.OPEN  # one may be acknowledged meanwhile
+        conn.execute(update(batches).where(batches.c.batch_id.in_(late), is_open).values(state=BatchState.EXPIRED))
     return past
 
 

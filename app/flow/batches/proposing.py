@@ -35,7 +35,7 @@ class Proposals:
         self._n = n
         self._tally = tally
         self._taken: list[Terms] = []
-        if tally.n_seen == 0.0:
+        if tally.n_seen == 0.0 or tally.totals(n)[0].w <= 0.0:  # nothing had a weight yet: look again
             self._look(np.random.default_rng(n).integers(0, n, N_CENSUS))
         self._totals, self._n_inside = tally.totals(n)
         self._bonus = retest_bonus(law.rule, self._totals)

@@ -88,7 +88,8 @@ class Finder:
         digest = _digest(wanted.query, None)
         place = _place(wanted.after, digest)
         rows = await self._store.page(measurement_id, -1 if place is None else place[1], wanted.limit + 1)
-        served = await self._served.counts(measurement_id, head["n_rows"])
+        n_rows = max(head["n_rows"], rows[-1]["ordinal"] + 1 if rows else 0)  # an import may have added some meanwhile
+        served = await self._served.counts(measurement_id, n_rows)
         items = await self._items(rows[: wanted.limit], served, wanted, None)
         is_last = len(rows) <= wanted.limit
         ordinal = items[-1].ordinal if items else 0

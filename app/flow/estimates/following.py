@@ -81,6 +81,7 @@ _SINCE = text(
         SELECT o.problem_id, o.observation_id
         FROM observations o, seen
         WHERE o.measurement_id = :m AND o.xact >= pg_snapshot_xmin(seen.old)::text::bigint
+            AND o.xact < pg_snapshot_xmax(seen.now)::text::bigint -- else it was restored from another cluster
             AND NOT pg_visible_in_snapshot(o.xact::text::xid8, seen.old)
     )
     SELECT seen.now::text AS now, (SELECT array_agg(DISTINCT problem_id) FROM news) AS problem_ids,

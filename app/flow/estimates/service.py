@@ -44,12 +44,13 @@ class EstimateService:
         return await self._pools.get(measurement_id, n_problems, state_version, fork_index)
 
     async def current(self, measurement_id: int) -> Pool:
-        """The arrays as new as the measurement itself."""
-        return await self._of_row(await self._store.measurement(measurement_id))
+        """The arrays as new as the measurement's set is."""
+        return await self._of_head(await self._store.head(measurement_id))
 
-    async def _of_row(self, measurement: dict[str, Any]) -> Pool:
-        versions = measurement["state_version"], measurement["fork_index"]
-        return await self._pools.get(measurement["measurement_id"], measurement["n_problems"], *versions)
+    async def _of_head(self, head: dict[str, Any]) -> Pool:
+        return await self._pools.get(
+            head["measurement_id"], head["n_problems"], head["state_version"], head["fork_index"]
+        )
 
     def is_current(self, measurement_id: int, pool: Pool) -> bool:
         """Whether a pool is the one that observations move."""
@@ -106,9 +107,9 @@ class EstimateService:
 
     async def frontier(self, measurement_id: int) -> Frontier:
         """Histogram of the newest pass rates of the training problems."""
-        measurement = await self._store.measurement(measurement_id)
-        pool = await self._of_row(measurement)
-        is_trained = pool.is_trained(measurement["holdout_share"])
+        head = await self._store.head(measurement_id)
+        pool = await self._of_head(head)
+        is_trained = pool.is_trained(head["holdout_share"])
         p = PlugIn(is_first=False).pass_rate(pool.columns)[is_trained]
         known = p[~np.isnan(p)]
         counts, edges = np.histogram(known, bins=N_BINS, range=(0.0, 1.0))

@@ -183,11 +183,6 @@ class EstimateStore:
         return {row["problem_id"]: problem_from_row(row) for row in rows}
 
     @reads
-    def measurement(self, conn: Connection, measurement_id: int) -> dict[str, Any]:
-        """The measurement's row, with `fork_index`."""
-        return _measurement(conn, measurement_id)
-
-    @reads
     def head(self, conn: Connection, measurement_id: int) -> dict[str, Any]:
         """The measurement's row with `fork_index`; size and state version are the set's, `n_rows` its own size."""
         row = _measurement(conn, measurement_id)

@@ -75,7 +75,8 @@ def count_waiting(conn: Connection, measurement_id: int, now: dt.datetime) -> tu
     The log changes by nothing else; a review keeps the verdict that was there before.
     """
     c = reviews.c
-    waiting = rows_as_dicts(conn.execute(_of(measurement_id).where(c.counted_at.is_(None)).order_by(c.review_id)))
+    query = _of(measurement_id).where(c.counted_at.is_(None)).order_by(c.review_id)
+    waiting = rows_as_dicts(conn.execute(query.with_for_update(of=reviews)))  # whoever changes one meanwhile waits
     changed = [row for row in waiting if row["verdict_before"] != row["verdict_after"]]
     for row in changed:
         r, o = rollouts.c, observations.c

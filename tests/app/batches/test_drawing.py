@@ -285,6 +285,18 @@ def test_a_full_pass_is_taken_where_rejection_does_not_pay() -> None:
     assert (len(nothing.ordinals), nothing.shortfall.n_unmeasured) == (0, 30_000)
 
 
+def test_a_pool_that_had_no_weight_is_looked_at_again() -> None:
+    newest, memory = Rule(estimator=PlugInNewest(), gamma=1.0, mode=Mode.SAMPLE), Memory()
+    pool = pool_of(Columns.zeros(30_000))
+    assert len(draw_from(pool, newest, 16, memory=memory).ordinals) == 0
+    measured = columns_of([4] * 30_000)
+    for name in NAMES:
+        getattr(pool.columns, name)[:] = getattr(measured, name)
+    pool.n_moves += 1
+    assert len(draw_from(pool, newest, 16, memory=memory).ordinals) == 16
+    assert memory.tallies[REST].totals(30_000)[0].w == pytest.approx(30_000 / 4, rel=0.01)
+
+
 def test_an_ability_that_moves_changes_the_next_draw() -> None:
     pool = large_pool(1000)
     rule = Rule(estimator=DriftFilter(), gamma=2.0, mode=Mode.SAMPLE)

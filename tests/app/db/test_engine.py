@@ -55,6 +55,33 @@ async def test_one_that_fails_leaves_the_others_standing(database_url: str) -> N
         assert sorted(told) == good
 
 
+async def test_what_the_database_rolls_back_whole_is_told_to_all(tmp_path: Path) -> None:
+    """SQLite: a full disk ends the transaction of all who share it; nothing of it is kept, and everybody knows."""
+    async with Database(make_url(f"sqlite:///{tmp_path / 'engine.sqlite3'}")) as db:
+        await db.transact(lambda conn: conn.execute(text("CREATE TABLE t (n INTEGER)")))
+        is_running, may_end, told = threading.Event(), threading.Event(), []
+
+        def slow(conn: Connection) -> None:
+            is_running.set()
+            may_end.wait(10)
+
+        def full(conn: Connection) -> None:
+            conn.connection.driver_connection.rollback()
+            raise OSError("database or disk is full")
+
+        first = asyncio.create_task(db.transact(slow))
+        await asyncio.to_thread(is_running.wait, 10)
+        rest = [asyncio.create_task(db.transact(work)) for work in (add(1, told), full, add(3, told))]
+        await asyncio.sleep(0.05)
+        may_end.set()
+        await first
+        found = await asyncio.gather(*rest, return_exceptions=True)
+        assert all(isinstance(one, Exception) for one in found)
+        assert (await db.read(stored), told) == ([], [])
+        assert await db.transact(add(4, told)) == 4
+        assert (await db.read(stored), told) == ([4], [4])
+
+
 async def test_writers_that_wait_share_a_commit(tmp_path: Path) -> None:
     """SQLite: while one transaction runs, the ones behind it gather; they see each other in the order they came."""
     async with Database(make_url(f"sqlite:///{tmp_path / 'engine.sqlite3'}")) as db:

@@ -56,7 +56,7 @@ COPY paced paced
 COPY worker worker
 USER paced
 VOLUME /models
-# No port to ask: well is who gets an answer from the service, with the key that it works with
+# There is no port to probe: a container is healthy if the service answers a request made with its key
 HEALTHCHECK --interval=60s --timeout=20s --start-period=30s --retries=3 \
     CMD ["python", "-c", "from paced import Client; next(Client(retry_s=0).measurements(), None)"]
 ENTRYPOINT ["paced"]

@@ -42,7 +42,7 @@ check: install  ## ruff, mypy strict, import-linter
 test: check  ## every test, on SQLite and PostgreSQL, with the real model
 	$(BIN)/pytest $(ARGS)
 
-bench: install  ## every figure that the README claims, with small settings
+bench: install  ## every benchmark, with small settings
 	$(BIN)/python -m benchmarks all --json $(ARGS)
 
 clean:  ## remove the environment and build outputs

@@ -36,7 +36,7 @@ def demo(
     """The whole loop on a real small model: measure, distil with forward then reverse KL, measure again.
 
     Everything runs on this machine: the service on SQLite, rollouts of SmolLM2-135M-Instruct with vLLM, a frozen
-    copy of the student that sees the answers as teacher. About 20 minutes on 2 CPU cores. Ctrl-C stops it; the
+    copy of the student that sees the answers as teacher. About 25 minutes on 2 CPU cores. Ctrl-C stops it; the
     same command goes on where it stopped.
     """
     from demo.flow import OWN_PROBLEMS, Plan, dashboard_of, keep_minutes, minutes_before, run_demo

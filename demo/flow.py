@@ -23,7 +23,7 @@ POLL_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much the demo does; the defaults take some 20 minutes on 2 CPU cores."""
+    """How much the demo does; the defaults take some 25 minutes on 2 CPU cores."""
 
     data: Path
     problems: Path

@@ -52,9 +52,10 @@ def settings_page() -> str:
     ]
     return (
         f"{HEADER}# Settings\n\n## Of the service\n\n"
-        "Environment variables that `paced serve` and `paced migrate` read; an option of the same name wins.\n\n"
+        "Environment variables of `paced serve`; `paced migrate`, `paced rebuild` and `paced replay` read those that name the "
+        "data folder and the database. An option of the same name wins.\n\n"
         f"{table(head, rows)}\n## Of its clients\n\n"
-        "Every other command and `paced.Client` read these; `--url` and `--key` win.\n\n"
+        "Commands that talk to a service and `paced.Client` read these; `--url` and `--key` win.\n\n"
         f"{table(head, clients)}\n## Of a training run\n\n"
         "`paced distill FILE.toml` reads these from a file; each can be given as `--set NAME=VALUE`, the usual ones as "
         "options of their own.\n\n"
@@ -109,7 +110,9 @@ def commands(group: Any, path: str) -> Iterator[tuple[str, Any]]:
 def _parameter(parameter: Any) -> tuple[str, str, str]:
     is_option = parameter.param_type_name == "option"
     names = [*parameter.opts, *parameter.secondary_opts] if is_option else [parameter.name.upper()]
+    told = getattr(parameter, "show_default", None)
     shown = "required" if parameter.required else "off" if parameter.default is False else code(parameter.default)
+    shown = told if isinstance(told, str) else shown
     choices = ", ".join(f"`{item}`" for item in _choices(parameter.type_descriptor.annotation))
     notes = [f"(one of {choices})" if choices else None, f"(`{parameter.envvar}`)" if parameter.envvar else None]
     meaning = " ".join(filter(None, [parameter.help, *notes]))

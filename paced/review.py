@@ -47,7 +47,7 @@ def decide(
     ],
     answer: Annotated[str | None, typer.Option(help="Corrected answer, while none was judged against the old")] = None,
     note: Annotated[str, typer.Option(help="Why")] = "",
-    by: Annotated[str, typer.Option(help="Who decides")] = getpass.getuser(),
+    by: Annotated[str, typer.Option(help="Who decides", show_default="your user name")] = getpass.getuser(),
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,

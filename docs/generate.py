@@ -52,8 +52,8 @@ def settings_page() -> str:
     ]
     return (
         f"{HEADER}# Settings\n\n## Of the service\n\n"
-        "Environment variables of `paced serve`; `paced migrate`, `paced rebuild` and `paced replay` read those that name "
-        "the data folder and the database. An option of the same name wins.\n\n"
+        "Environment variables of `paced serve`; `paced migrate`, `paced rebuild` and `paced replay` read those that "
+        "name the data folder and the database. An option of the same name wins.\n\n"
         f"{table(head, rows)}\n## Of its clients\n\n"
         "Commands that talk to a service and `paced.Client` read these; `--url` and `--key` win.\n\n"
         f"{table(head, clients)}\n## Of a training run\n\n"

@@ -27,7 +27,7 @@ from worker.distill.stages import Stop
 from worker.distill.train import group_loss
 
 POOL = "smollm2"
-PLAN = arms.Plan(Path(".benchmarks/snr"), n_per_kind=60, holdout_share=0.0)
+PLAN = arms.Plan(Path(".benchmarks/snr"), n_per_kind=40, holdout_share=0.0)
 SMALL = replace(arms.SMALL, home=Path(".benchmarks/snr-small"), holdout_share=0.0)
 
 

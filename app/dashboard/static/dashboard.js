@@ -9,15 +9,19 @@ const probe = document.createElement("i"); // the computed colour of an element 
 probe.hidden = true;
 document.body.append(probe);
 
+const colours = new Map(); // of the theme that is shown
+
 function colour(name) {
-  probe.style.color = `var(--${name})`;
-  return getComputedStyle(probe).color;
+  if (!colours.has(name)) {
+    probe.style.color = `var(--${name})`;
+    const isThere = getComputedStyle(root).getPropertyValue(`--${name}`) !== "";
+    colours.set(name, isThere ? getComputedStyle(probe).color : `$${name}`);
+  }
+  return colours.get(name);
 }
 
-const isColour = (text) => /^\$[a-z][a-z0-9-]*$/.test(text) && getComputedStyle(root).getPropertyValue(`--${text.slice(1)}`) !== "";
-
 function coloured(value) {
-  if (typeof value === "string") return isColour(value) ? colour(value.slice(1)) : value;
+  if (typeof value === "string") return /^\$[a-z][a-z0-9-]*$/.test(value) ? colour(value.slice(1)) : value;
   if (Array.isArray(value)) return value.map(coloured);
   if (value === null || typeof value !== "object") return value;
   return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, coloured(item)]));
@@ -49,6 +53,7 @@ export async function draw(figure) {
 }
 
 function drawAll() {
+  colours.clear();
   return Promise.all([...document.querySelectorAll("[data-figure]")].map(draw));
 }
 

@@ -23,7 +23,7 @@ from statistics import fmean
 from typing import Any
 
 from demo import arithmetic
-from demo.flow import start_service
+from demo.flow import TEACHING, access, start_service
 from demo.model import smollm2_folder
 from demo.processes import Children
 from paced import Client, wire
@@ -35,8 +35,6 @@ SMALL_ARMS = ("uniform", "default")
 N_SEEDS = 3
 STUDENT = "smollm2"
 POLL_S = 2.0
-# The distributions are compared as they are sampled, and the teacher is surer than at its own temperature.
-TEACHING = {"temperature": 0.6, "teacher_sharpness": 1.67}
 PROFILE = wire.ProfileCreate(temperature=0.6, top_p=1.0, max_tokens=24, is_truncated_fail=True)
 
 
@@ -215,11 +213,6 @@ def await_(is_done: Callable[[], bool], children: Children) -> None:
     while not is_done():
         children.check("rollout")
         time.sleep(POLL_S)
-
-
-def access(client: Client) -> dict[str, str]:
-    """How a child reaches the service."""
-    return {"PACED_URL": client.url, "PACED_KEY": client.key or ""}
 
 
 def minutes(plan: Plan) -> dict[str, float]:

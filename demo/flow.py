@@ -18,6 +18,8 @@ from paced import Client, wire
 STUDENT = "smollm2"
 PROBLEM_SET = "arithmetic"
 OWN_PROBLEMS = Path(__file__).with_name("own_problems.jsonl")
+# The distributions are compared as they are sampled, and the teacher is surer than at its own temperature.
+TEACHING = {"temperature": 0.6, "teacher_sharpness": 1.67}
 POLL_S = 1.0
 
 
@@ -102,7 +104,7 @@ def training_run(client: Client, world: World) -> wire.Run | None:
 def start_worker(client: Client, children: Children, world: World, student: str = STUDENT) -> None:
     """Run `paced rollout` with vLLM until the children are stopped."""
     model = ("--model", str(world.model.resolve()))
-    children.start("rollout", "rollout", student, *model, "--json", environment=_access(client))
+    children.start("rollout", "rollout", student, *model, "--json", environment=access(client))
 
 
 def start_trainer(plan: Plan, client: Client, children: Children, world: World, *more: str) -> None:
@@ -117,15 +119,15 @@ def start_trainer(plan: Plan, client: Client, children: Children, world: World, 
         *("--batch-size", str(plan.batch_size)),
         *("--learning-rate", str(plan.learning_rate)),
         *("--reverse-learning-rate", str(plan.reverse_learning_rate)),
-        *("--set", "temperature=0.6"),  # the distributions are compared as they are sampled,
-        *("--set", "teacher_sharpness=1.67"),  # and the teacher is surer than at its own temperature
+        *(part for name, value in TEACHING.items() for part in ("--set", f"{name}={value}")),
         "--json",
         *more,
     )
-    children.start("distill", *arguments, environment=_access(client))
+    children.start("distill", *arguments, environment=access(client))
 
 
-def _access(client: Client) -> dict[str, str]:
+def access(client: Client) -> dict[str, str]:
+    """How a child reaches the service."""
     return {"PACED_URL": client.url, "PACED_KEY": client.key or ""}
 
 

@@ -61,9 +61,8 @@ def pages(client: Client) -> Iterator[tuple[str, str]]:
     runs = list(client.runs(curriculum.curriculum_id))
     for run in runs[-1:]:
         yield "run", f"/runs/{run.run_id}"
-    several = sorted(
-        runs if len(runs) > 1 else client.runs(), key=lambda run: run.name
-    )  # arms of a comparison have a curriculum each
+    # arms of a comparison have a curriculum each
+    several = sorted(runs if len(runs) > 1 else client.runs(), key=lambda run: run.name)
     if len(several) > 1:
         compared = "&".join(f"run_id={run.run_id}" for run in several[:MAX_COMPARED])
         yield "comparison", f"/runs/compare?{chosen}&metric=pass_rate&{compared}"

@@ -80,14 +80,7 @@ def figures(found: ComparisonPage) -> dict[str, Figure]:
     return {"comparison": comparison_figure(found.comparison)} if found.comparison else {}
 
 
-@page(
-    router,
-    "/runs/compare",
-    "comparison.html",
-    rows=Point,
-    figures=figures,
-    live=("runs", "observations", "checkpoints"),
-)
+@page(router, "/runs/compare", "comparison.html", rows=Point, figures=figures, live=LIVE)
 async def comparison(
     request: Request,
     choice: Chosen,

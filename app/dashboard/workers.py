@@ -112,4 +112,5 @@ async def workers(request: Request, choice: Chosen) -> WorkersPage:
     measurement_id = choice.measurement.measurement_id
     seen = await state.rollouts.workers(measurement_id)
     alarms = await state.alarms.check(measurement_id, workers=seen, patience_s=PATIENCE_S)
-    return WorkersPage(choice, seen, alarms, await state.alarms.is_watched(measurement_id))
+    is_watched = bool(alarms) or await state.alarms.is_watched(measurement_id)
+    return WorkersPage(choice, seen, alarms, is_watched)

@@ -16,7 +16,7 @@ import torch
 from app.flow.estimates.columns import IntArray
 from benchmarks import arms
 from benchmarks.snr.kernels import LEAST, Groups, Projector
-from demo.flow import start_service
+from demo.flow import TEACHING, start_service
 from demo.model import smollm2_folder
 from demo.processes import Children
 from paced import wire
@@ -46,7 +46,7 @@ def groups(small: bool) -> Iterator[tuple[str, str, Groups]]:
             run_name="snr",
             out=plan.home / "run",
             batch_size=len(passed),
-            **arms.TEACHING,
+            **TEACHING,
         )
         with opened(config, client, Stop(), lambda *_: None) as session:
             project = Projector(sum(parameter.numel() for parameter in session.student.parameters()))

@@ -1,12 +1,12 @@
-"""What is compared: the arms of `paced arm`, with the rules that their presets stand for. Pure.
+"""What is compared: the arms of `paced arm`, with the rules that their presets stand for, and variants. Pure.
 
 Shares of a schedule are of the token budget.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.flow.curricula.rule import PRESETS, Rule
-from paced.wire import Preset
+from paced.wire import Mode, Preset
 from worker.distill import arms
 
 Stages = tuple[tuple[str, float], ...]
@@ -30,4 +30,14 @@ def _of(arm: arms.Arm) -> Arm:
     return Arm(PRESETS[arm.preset], stages, arm.preset != Preset.UNIFORM, arm.is_following)
 
 
-ARMS = {name: _of(arm) for name, arm in arms.ARMS.items()}
+PRESET_ARMS = {name: _of(arm) for name, arm in arms.ARMS.items()}
+DEFAULT = PRESET_ARMS["default"]
+GAMMA_1 = DEFAULT.rule.model_copy(update={"gamma": 1.0})
+
+# The default arm with one thing changed at a time
+VARIANTS = {
+    "default_gamma_1": replace(DEFAULT, rule=GAMMA_1),
+    "default_measured_once": replace(DEFAULT, is_following=False),
+    "default_weight_in_loss": replace(DEFAULT, rule=GAMMA_1.model_copy(update={"mode": Mode.REWEIGHT})),
+}
+ARMS = PRESET_ARMS | VARIANTS

@@ -53,6 +53,7 @@ ARMS = {
     "paper": Arm(Preset.PAPER, is_following=False),
     "default": Arm(Preset.DEFAULT),
     "uniform_forward_reverse": Arm(Preset.UNIFORM, FORWARD_REVERSE, is_following=False),
+    "uniform_reverse": Arm(Preset.UNIFORM, REVERSE, is_following=False),
     "default_forward_reverse": Arm(Preset.DEFAULT, FORWARD_REVERSE),
     "default_reverse": Arm(Preset.DEFAULT, REVERSE),
     "default_reverse_forward": Arm(Preset.DEFAULT, REVERSE_FORWARD),

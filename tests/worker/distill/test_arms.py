@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from app.flow.curricula.rule import PRESETS
-from benchmarks.learning.arms import ARMS as OF_LABORATORY
+from benchmarks.learning.arms import PRESET_ARMS as OF_LABORATORY
 from paced import Client
 from paced.cli import build as build_cli
 from paced.wire import Preset, Stage
@@ -39,6 +39,7 @@ MEANINGS = {
     "paper": ("paper", (FORWARD,), False),
     "default": ("default", (FORWARD,), True),
     "uniform_forward_reverse": ("uniform", HALVES, False),
+    "uniform_reverse": ("uniform", (REVERSE,), False),
     "default_forward_reverse": ("default", HALVES, True),
     "default_reverse": ("default", (REVERSE,), True),
     "default_reverse_forward": ("default", HALVES[::-1], True),

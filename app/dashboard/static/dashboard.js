@@ -52,9 +52,15 @@ export async function draw(figure) {
   place.dataset.drawn = block.textContent.length;
 }
 
-function drawAll() {
+const painted = () => new Promise((resolve) => { requestAnimationFrame(() => setTimeout(resolve)); });
+
+async function drawAll() { // one by one, so that the first is seen before the last is drawn
   colours.clear();
-  return Promise.all([...document.querySelectorAll("[data-figure]")].map(draw));
+  for (const figure of document.querySelectorAll("[data-figure]")) {
+    const isNew = !figure.querySelector(".plot")?.dataset.drawn;
+    await draw(figure);
+    if (isNew && !document.hidden) await painted();
+  }
 }
 
 document.addEventListener("click", async (event) => {

@@ -23,7 +23,7 @@ from statistics import fmean
 from typing import Any
 
 from demo import arithmetic
-from demo.flow import TEACHING, access, start_service
+from demo.flow import PASSIVE, TEACHING, access, start_service
 from demo.model import smollm2_folder
 from demo.processes import Children
 from paced import Client, wire
@@ -86,9 +86,8 @@ def train(plan: Plan, client: Client, children: Children, model: Path, arm: str,
             await_base(client, children, curriculum)
             say(f"{curriculum.name}: base measured after {(time.monotonic() - started) / 60:.1f} minutes")
             if not is_trained():
-                passive = {"OMP_WAIT_POLICY": "passive"}  # the worker wants the core on which a thread would spin
                 options = arm_options(plan, arm, model, curriculum, seed)
-                children.start("arm", *options, environment=access(client) | passive)
+                children.start("arm", *options, environment=access(client) | PASSIVE)
                 await_(lambda: not children.is_running("arm"), children)
                 children.check("arm")
                 children.stop("arm")

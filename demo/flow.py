@@ -20,6 +20,7 @@ PROBLEM_SET = "arithmetic"
 OWN_PROBLEMS = Path(__file__).with_name("own_problems.jsonl")
 # The distributions are compared as they are sampled, and the teacher is surer than at its own temperature.
 TEACHING = {"temperature": 0.6, "teacher_sharpness": 1.67}
+PASSIVE = {"OMP_WAIT_POLICY": "passive"}  # a trainer's threads that spin while they wait take the worker's cores
 POLL_S = 1.0
 
 
@@ -123,7 +124,7 @@ def start_trainer(plan: Plan, client: Client, children: Children, world: World, 
         "--json",
         *more,
     )
-    children.start("distill", *arguments, environment=access(client))
+    children.start("distill", *arguments, environment=access(client) | PASSIVE)
 
 
 def access(client: Client) -> dict[str, str]:

@@ -5,7 +5,8 @@ for long and on nearly every length, the student for a while and mostly on short
 the student has mastered, a third in between, a third hopeless (mixes.py): in the mix `hard` the teacher is mostly
 wrong there too, in `easy` it is right. The teacher writes one text a problem; every arm (arms.py) starts from the same
 student, sees the same pool, and trains on the same number of tokens, drawn, weighted and estimated by the service's
-own code, with the exact KL of `paced.losses`.
+own code, with the exact KL of `paced.losses`. Further experiments change one thing: the share of problems in between,
+how long the student was taught before.
 
 Pass rates on the hold-out are exact (models.py); what the arms know of the pool comes from sampled, graded answers,
 whose tokens are counted. Intervals are over seeds, each a pool, a hold-out, texts, answers and draws of its own;
@@ -16,12 +17,12 @@ and a run does what is missing: stop it at any time, or let PACED_LEARNING_SECON
 import os
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.learning import models
 from benchmarks.learning.arms import ARMS
-from benchmarks.learning.mixes import MIXES
+from benchmarks.learning.mixes import EASY, HARD, SCARCE
 from benchmarks.learning.results import Log, Result, missing, summary
 from benchmarks.learning.settings import STUDENT, TEACHER, Settings
 from benchmarks.learning.trial import run_trial
@@ -29,26 +30,43 @@ from benchmarks.learning.world import make_world
 
 N_SEEDS = 5
 SMALL_ARMS = ("uniform", "hard_filter", "paper", "default")
+MAIN_ARMS = (*SMALL_ARMS, "akl", "uniform_reverse", "default_reverse")
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """Settings, and the arms that are run with them."""
+
+    settings: Settings
+    arms: tuple[str, ...] = tuple(ARMS)
+
+
+EXPERIMENTS = {
+    **{mix.name: Experiment(Settings(mix=mix)) for mix in (HARD, EASY, SCARCE)},
+    "weaker student": Experiment(Settings(student=replace(STUDENT, n_steps=350)), MAIN_ARMS),
+    "stronger student": Experiment(Settings(student=replace(STUDENT, n_steps=700)), MAIN_ARMS),
+}
 
 
 def run(small: bool, n_seeds: int | None = None) -> dict[str, Any]:
-    """Every arm, seed and mix that is not there yet, then all figures."""
+    """Every experiment, arm and seed that is not there yet, then all figures."""
     until = time.process_time() + float(os.environ.get("PACED_LEARNING_SECONDS", "inf"))
-    experiments = {"hard": small_settings()} if small else {name: Settings(mix=mix) for name, mix in MIXES.items()}
-    arms = SMALL_ARMS if small else tuple(ARMS)
+    experiments = {"hard": Experiment(small_settings(), SMALL_ARMS)} if small else EXPERIMENTS
     rows: list[dict[str, Any]] = []
-    for settings in experiments.values():
-        results = complete(settings, arms, range(n_seeds or (1 if small else N_SEEDS)), until)
-        rows += [{"mix": settings.mix.name, **row} for row in summary(results)]
+    for name, experiment in experiments.items():
+        print(f"experiment {name}", file=sys.stderr, flush=True)
+        results = complete(experiment, range(n_seeds or (1 if small else N_SEEDS)), until)
+        rows += [{"experiment": name, **row} for row in summary(results)]
     return {
-        "settings": {name: settings.as_dict() for name, settings in experiments.items()},
+        "settings": {name: experiment.settings.as_dict() for name, experiment in experiments.items()},
         "rows": rows,
         "figures": _figures(rows),
     }
 
 
-def complete(settings: Settings, arms: tuple[str, ...], seeds: range, until: float = float("inf")) -> list[Result]:
+def complete(experiment: Experiment, seeds: range, until: float = float("inf")) -> list[Result]:
     """The results of one experiment: those on disk, and those that were missing, as far as the time allows."""
+    settings, arms = experiment.settings, experiment.arms
     log = Log(models.HOME, settings.as_dict())
     left = missing(log.read(), arms, seeds)
     if left and time.process_time() < until:
@@ -63,7 +81,7 @@ def complete(settings: Settings, arms: tuple[str, ...], seeds: range, until: flo
             result = run_trial(settings, ARMS[arm], seed, worlds[seed], student, teacher)
             log.append({"arm": arm, "seed": seed, **result, "start": worlds[seed].start})
             print(
-                f"{settings.mix.name} seed {seed} {arm}: hold-out {result['curve'][0]['all']:.3f} -> "
+                f"seed {seed} {arm}: hold-out {result['curve'][0]['all']:.3f} -> "
                 f"{result['curve'][-1]['all']:.3f} ({time.process_time() - started:.0f} s of CPU)",
                 file=sys.stderr,
                 flush=True,
@@ -76,7 +94,7 @@ def small_settings() -> Settings:
     return Settings(
         teacher=replace(TEACHER, width=64, n_layers=2, n_steps=500, lengths=(1.0,) * 4),
         student=replace(STUDENT, n_layers=2, n_steps=250, lengths=(4.0, 4.0, 1.0)),
-        n_each=48,
+        n_pool=144,
         n_held_out=32,
         n_candidates=4_000,
         budget=8_000,
@@ -85,8 +103,8 @@ def small_settings() -> Settings:
 
 
 def _figures(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The first mix's; tokens to the uniform arm's final pass rate, as a share of its own, and final pass rates."""
-    first = {row["arm"]: row for row in rows if row["mix"] == rows[0]["mix"]} if rows else {}
+    """The first experiment's: tokens to uniform's final pass rate, as a share of its own, and final pass rates."""
+    first = {row["arm"]: row for row in rows if row["experiment"] == rows[0]["experiment"]} if rows else {}
     figures: dict[str, Any] = {}
     for short, arm in (("uniform", "uniform"), ("hard", "hard_filter"), ("paper", "paper"), ("default", "default")):
         if arm in first:

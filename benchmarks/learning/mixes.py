@@ -1,5 +1,6 @@
-"""Which problems make a pool: a third mastered by the student, a third in between, a third hopeless. Pure."""
+"""Which problems make a pool: some that the student has mastered, some in between, some hopeless. Pure."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,16 +13,27 @@ THIRDS = ("mastered", "between", "hopeless")
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """Bounds of the teacher's pass rate on the hopeless third; elsewhere it is right at least half the time."""
+    """Bounds of the teacher's pass rate on the hopeless; elsewhere it is right at least half the time.
+
+    `between`: the share of the pool that is neither mastered nor hopeless, which the others halve among them. The
+    hold-out is of thirds always.
+    """
 
     name: str
     teacher_low: float
     teacher_high: float
+    between: float = 1 / 3
+
+    def sizes(self, n: int) -> tuple[int, int, int]:
+        """How many of a pool of n problems are mastered, between, hopeless."""
+        n_between = round(n * self.between)
+        n_mastered = (n - n_between) // 2
+        return n_mastered, n_between, n - n_between - n_mastered
 
 
 HARD = Mix("hard", 0.0, 0.5)  # hopeless for the student, and the teacher is mostly wrong
 EASY = Mix("easy", 0.8, 1.0)  # hopeless for the student, but the teacher can do it
-MIXES = {mix.name: mix for mix in (HARD, EASY)}
+SCARCE = Mix("scarce", 0.0, 0.5, between=0.1)  # as `hard`, and few problems are between
 TEACHER_LOW = 0.5
 
 
@@ -37,11 +49,11 @@ def thirds(student: FloatArray, teacher: FloatArray, mix: Mix) -> list[IntArray]
     ]
 
 
-def choose(rows: list[IntArray], n_each: int, rng: np.random.Generator) -> list[IntArray]:
-    """`n_each` rows of every third. Raises ValueError where a third has fewer."""
-    for name, third in zip(THIRDS, rows, strict=True):
-        if len(third) < n_each:
+def choose(rows: list[IntArray], sizes: Sequence[int], rng: np.random.Generator) -> list[IntArray]:
+    """So many rows of each third. Raises ValueError where a third has fewer."""
+    for name, third, n in zip(THIRDS, rows, sizes, strict=True):
+        if len(third) < n:
             raise ValueError(
-                f"{len(third)} candidates are {name}, {n_each} are needed: make more, or other student and teacher"
+                f"{len(third)} candidates are {name}, {n} are needed: make more, or other student and teacher"
             )
-    return [rng.choice(third, n_each, replace=False) for third in rows]
+    return [rng.choice(third, n, replace=False) for third, n in zip(rows, sizes, strict=True)]

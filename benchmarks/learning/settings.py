@@ -14,15 +14,15 @@ STUDENT = Recipe(width=64, n_layers=3, n_steps=500, lengths=(6.0,) * 4 + (1.0,) 
 class Settings:
     """Of one experiment; every arm and seed of it has the same.
 
-    `n_each`: problems of each third of the pool, `n_held_out` of each third of the hold-out. `budget`: optimiser
-    tokens. `n_checkpoints`: after how many equal parts of the budget arms that follow the student measure
-    `remeasured_share` of the pool again, with `n_answers` a problem, as at the start.
+    `n_pool`: problems of the pool, `n_held_out` of each third of the hold-out. `budget`: optimiser tokens.
+    `n_checkpoints`: after how many equal parts of the budget arms that follow the student measure `remeasured_share`
+    of the pool again, with `n_answers` a problem, as at the start.
     """
 
     mix: Mix = HARD
     teacher: Recipe = TEACHER
     student: Recipe = STUDENT
-    n_each: int = 300
+    n_pool: int = 900
     n_held_out: int = 200
     n_candidates: int = 12_000
     budget: int = 120_000

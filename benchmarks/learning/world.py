@@ -52,9 +52,10 @@ def make_world(settings: Settings, seed: int, student: Any, teacher: Any) -> Wor
     torch.manual_seed(seed)
     candidates = make_candidates(settings.n_candidates, rng)
     ours, theirs = models.pass_rates(student, candidates), models.pass_rates(teacher, candidates)
-    chosen = choose(thirds(ours, theirs, settings.mix), settings.n_each + settings.n_held_out, rng)
-    rows = np.concatenate([third[: settings.n_each] for third in chosen])
-    held_out = [third[settings.n_each :] for third in chosen]
+    sizes = settings.mix.sizes(settings.n_pool)
+    chosen = choose(thirds(ours, theirs, settings.mix), [n + settings.n_held_out for n in sizes], rng)
+    rows = np.concatenate([third[:n] for third, n in zip(chosen, sizes, strict=True)])
+    held_out = [third[n:] for third, n in zip(chosen, sizes, strict=True)]
     pool = [candidates[row] for row in rows.tolist()]
     kept = _kept(settings.n_held_out, rng)
     texts = [text for (text,) in write(teacher, pool, 1)]

@@ -13,7 +13,7 @@ from app.flow.curricula.rule import PRESETS
 from benchmarks.known import Known
 from benchmarks.learning import models, trial
 from benchmarks.learning.arms import ARMS
-from benchmarks.learning.mixes import EASY, HARD, choose, thirds
+from benchmarks.learning.mixes import EASY, HARD, SCARCE, choose, thirds
 from benchmarks.learning.models import Recipe, pass_rates, right_answer
 from benchmarks.learning.results import Log, interval, missing, numbers, summary, tokens_to
 from benchmarks.learning.settings import Settings
@@ -54,9 +54,10 @@ def test_a_pool_is_made_of_three_thirds() -> None:
     hard, easy = thirds(student, teacher, HARD), thirds(student, teacher, EASY)
     assert [third.tolist() for third in hard] == [[0, 1], [2, 3], [4, 6]]
     assert [third.tolist() for third in easy] == [[0, 1], [2, 3], [5]]
-    assert [len(set(third.tolist())) for third in choose(hard, 2, rng())] == [2, 2, 2]
+    assert [len(set(third.tolist())) for third in choose(hard, (2, 1, 2), rng())] == [2, 1, 2]
+    assert (HARD.sizes(900), SCARCE.sizes(900)) == ((300, 300, 300), (405, 90, 405))
     with pytest.raises(ValueError, match="1 candidates are hopeless, 2 are needed"):
-        choose(easy, 2, rng())
+        choose(easy, (2, 2, 2), rng())
 
 
 def example(n_answer: int, weight: float = 1.0) -> Example:

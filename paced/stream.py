@@ -102,12 +102,14 @@ class Source:
         """
         if self._is_over(position):
             return None
+        stale: str | None = None
         for attempt in itertools.count():
-            batch = self._patiently(self.ranks.key(self.run_id, position, attempt), stop)
+            batch = self._patiently(self.ranks.key(self.run_id, position, attempt), stale, stop)
             if batch is None:
                 return None
             if batch.state != wire.BatchState.EXPIRED:
                 return Draw(position, self.ranks.cut(self.client.with_texts(batch)))
+            stale = batch.batch_id
         raise AssertionError("attempts do not end")
 
     def _is_over(self, position: int) -> bool:
@@ -118,11 +120,13 @@ class Source:
         n_steps = count_steps(self.client.curriculum(self.curriculum_id).schedule)  # it may be longer now
         return n_steps is not None and place >= n_steps
 
-    def _patiently(self, key: str, stop: threading.Event) -> wire.Batch | None:
+    def _patiently(self, key: str, stale: str | None, stop: threading.Event) -> wire.Batch | None:
         deadline, is_said = time.monotonic() + self.patience_s, False
         while not stop.is_set():
             try:
-                return self.client.draw_batch(self.curriculum_id, self.size, run_id=self.run_id, key=key, include="ids")
+                return self.client.draw_batch(
+                    self.curriculum_id, self.size, run_id=self.run_id, key=key, include="ids", replaces=stale
+                )
             except ScheduleComplete:
                 return None
             except BadRequest as error:

@@ -104,7 +104,7 @@ SELECT student FROM checkpoints GROUP BY student HAVING COUNT(*) <> MAX("index")
 SELECT curriculum_id FROM batches GROUP BY curriculum_id HAVING COUNT(*) <> MAX(seq) + 1;
 
 -- name: steps of a run are dense
-SELECT run_id FROM batches WHERE run_id IS NOT NULL GROUP BY run_id HAVING COUNT(*) <> MAX(step) + 1;
+SELECT run_id FROM batches WHERE run_id IS NOT NULL GROUP BY run_id HAVING COUNT(DISTINCT step) <> MAX(step) + 1;
 
 -- name: the arrays of a batch are aligned
 SELECT batch_id
@@ -135,3 +135,6 @@ WHERE m.state_version = s.state_version AND e.state <> p.state;
 SELECT s.name
 FROM problem_sets s
 WHERE s.n_flagged <> (SELECT COUNT(*) FROM problems p WHERE p.problem_set = s.name AND p.state = 'flagged');
+
+-- name: a step of a run has one batch that has not expired
+SELECT run_id, step FROM batches WHERE run_id IS NOT NULL AND state <> 'expired' GROUP BY run_id, step HAVING COUNT(*) > 1;

@@ -402,10 +402,10 @@ batches = Table(
     Column("expires_at", UtcDateTime, nullable=False),
     Column("acknowledged_at", UtcDateTime),
     UniqueConstraint("curriculum_id", "seq"),
-    UniqueConstraint("run_id", "step"),
     UniqueConstraint("curriculum_id", "idempotency_key"),
     CheckConstraint("(state = 'acknowledged') = (acknowledged_at IS NOT NULL)", name="acknowledged_has_time"),
     Index("ix_batches_open", "curriculum_id", "state", "expires_at"),
+    Index("ix_batches_step", "run_id", "step"),  # not unique: an expired batch gives its step up
     CheckConstraint("size >= 1", name="size"),
     from_zero("seq", "step", "n_served", "n_eligible", "n_hard_filter"),
 )

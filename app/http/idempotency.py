@@ -34,6 +34,9 @@ class Idempotency:
 
 
 def idempotency(key: str | None, body: BaseModel, *context: str) -> Idempotency:
-    """The identity of a request; `context` holds what the path adds to the body."""
-    text = "\x00".join([*context, body.model_dump_json()])
+    """The identity of a request; `context` holds what the path adds to the body.
+
+    Without the defaults, so that a later version with more fields knows the requests of an earlier one.
+    """
+    text = "\x00".join([*context, body.model_dump_json(exclude_defaults=True)])
     return Idempotency(key, hashlib.sha256(text.encode()).hexdigest())

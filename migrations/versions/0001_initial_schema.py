@@ -493,9 +493,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("batch_id", name=op.f("pk_batches")),
         sa.UniqueConstraint("curriculum_id", "idempotency_key", name=op.f("uq_batches_curriculum_id_idempotency_key")),
         sa.UniqueConstraint("curriculum_id", "seq", name=op.f("uq_batches_curriculum_id_seq")),
-        sa.UniqueConstraint("run_id", "step", name=op.f("uq_batches_run_id_step")),
     )
     op.create_index("ix_batches_open", "batches", ["curriculum_id", "state", "expires_at"], unique=False)
+    op.create_index("ix_batches_step", "batches", ["run_id", "step"], unique=False)
     op.create_table(
         "run_metrics",
         sa.Column("run_id", sa.String(length=32), nullable=False),
@@ -668,6 +668,7 @@ def downgrade() -> None:
     op.drop_index("ix_observations_checkpoint", table_name="observations")
     op.drop_table("observations")
     op.drop_table("run_metrics")
+    op.drop_index("ix_batches_step", table_name="batches")
     op.drop_index("ix_batches_open", table_name="batches")
     op.drop_table("batches")
     op.drop_table("runs")

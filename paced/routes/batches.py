@@ -21,12 +21,14 @@ class BatchRoutes:
         run_id: str | None = None,
         key: str | None = None,
         include: Include = "problems",
+        replaces: str | None = None,
     ) -> Call[wire.Batch]:
         """Draw a weighted batch; the same `key` (Idempotency-Key) returns the same batch.
 
-        Raises NothingEligible and ScheduleComplete.
+        `replaces`: a batch that expired unused, whose step of the run this one takes. Raises NothingEligible and
+        ScheduleComplete.
         """
-        body = wire.BatchRequest(size=size, run_id=run_id, include=include)
+        body = wire.BatchRequest(size=size, run_id=run_id, include=include, replaces=replaces)
         return post(at("/v1/curricula/{}/batches", curriculum_id), body, wire.Batch, key)
 
     @route

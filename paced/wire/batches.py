@@ -20,20 +20,30 @@ class BatchState(StrEnum):
     EXPIRED = "expired"
 
 
-class BatchRequest(Request):
-    """Draw `size` distinct problems; the same Idempotency-Key returns the same batch."""
-
-    model_config = example(size=16, run_id="run_4tYb", include="problems")
+class DrawRequest(Request):
+    """What draws of one batch and of several have in common."""
 
     size: Annotated[int, Field(ge=1, le=65_536)]
     run_id: Id | None = None
     include: Literal["ids", "problems"] = "problems"
 
 
+class BatchRequest(DrawRequest):
+    """Draw `size` distinct problems; the same Idempotency-Key returns the same batch.
+
+    `replaces` names a batch of this run that expired before it was trained on: the new one takes its step, and so its
+    stage, and the schedule loses none.
+    """
+
+    model_config = example(size=16, run_id="run_4tYb", include="problems")
+
+    replaces: Id | None = None
+
+
 MAX_DRAWN = 65_536
 
 
-class BatchesRequest(BatchRequest):
+class BatchesRequest(DrawRequest):
     """Draw `count` batches, one after the other, each without the problems of those before it."""
 
     model_config = example(size=16, count=4, run_id="run_4tYb", include="ids")

@@ -78,6 +78,34 @@ def test_an_unacknowledged_batch_expires_and_its_problems_return_once(make_world
     assert states == ["expired", "acknowledged", "open"]
 
 
+def test_a_batch_in_place_of_an_expired_one_takes_its_step(make_world: MakeWorld) -> None:
+    world = make_world(20, holdout_share=0.0, batch_ttl_s=60)
+    client, curriculum_id = world.client, world.curriculum.curriculum_id
+    mine, other = run_of(world, "mine"), run_of(world, "other")
+    done, lost = (client.draw_batch(curriculum_id, 2, run_id=mine) for _ in range(2))
+    client.acknowledge(done.batch_id)
+    for batch, code in ((done, "batch_not_expired"), (lost, "batch_not_expired")):
+        with pytest.raises(ApiError, match="keeps its step") as refused:
+            client.draw_batch(curriculum_id, 2, run_id=mine, replaces=batch.batch_id)
+        assert refused.value.code == code
+    world.clock.advance(61)
+    for run_id, batch_id in ((other, lost.batch_id), (None, lost.batch_id), (mine, "bat_none")):
+        with pytest.raises(ApiError, match="none of run"):
+            client.draw_batch(curriculum_id, 2, run_id=run_id, replaces=batch_id)
+    steps = [
+        client.draw_batch(curriculum_id, 2, run_id=mine, key=key, replaces=lost.batch_id).step for key in ("a", "a")
+    ]
+    assert steps == [1, 1]
+    with pytest.raises(ApiError, match="has taken the step") as refused:
+        client.draw_batch(curriculum_id, 2, run_id=mine, key="b", replaces=lost.batch_id)
+    assert refused.value.code == "batch_replaced"
+    assert refused.value.status == 409
+    assert client.draw_batch(curriculum_id, 2, run_id=mine).step == 2
+    world.clock.advance(61)  # the one in its place too was not trained on
+    newest = client.draw_batch(curriculum_id, 2, run_id=mine, key="a", replaces=lost.batch_id)
+    assert client.draw_batch(curriculum_id, 2, run_id=mine, replaces=newest.batch_id).step == 1
+
+
 def test_outcomes_are_counted_once(make_world: MakeWorld) -> None:
     world = make_world(20, holdout_share=0.0)
     batch = world.draw(3)

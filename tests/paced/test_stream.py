@@ -184,7 +184,22 @@ def test_a_batch_that_expired_unused_is_drawn_anew(
     once_more = make()
     once_more.load_state_dict(stream.state_dict())
     assert ids(take(once_more, 2)) == ids(fresh)
-    assert len(log_of(client, curriculum)) == 4
+    assert [batch.step for batch in log_of(client, curriculum)] == [0, 1, 1, 2]
+
+
+TWO_STAGES = {"schedule": [{"stage": "forward_kl", "steps": 2}, {"stage": "reverse_kl", "steps": 2}]}
+
+
+@pytest.mark.parametrize("curriculum", [TWO_STAGES], indirect=True)
+def test_expired_batches_take_no_step_of_the_schedule(make: Make, clock: TestClock) -> None:
+    stream = make(n_ahead=3)
+    take(stream, 1)
+    clock.advance(61)  # the process died meanwhile, with steps 1 and 2 drawn ahead
+    again = make()
+    again.load_state_dict(stream.state_dict())
+    rest = take(again, 10)
+    assert [(draw.position, draw.batch.step) for draw in rest] == [(1, 1), (2, 2), (3, 3)]
+    assert [draw.batch.stage for draw in rest] == ["forward_kl", "reverse_kl", "reverse_kl"]
 
 
 def test_a_step_that_took_too_long_is_said(make: Make, clock: TestClock, caplog: pytest.LogCaptureFixture) -> None:

@@ -14,7 +14,7 @@ from app.db.engine import Database
 from app.db.tables import batches, curricula, measurements, problem_sets, runs
 from app.db.transaction import rows_as_dicts, writes
 from app.errors import Conflict, Invalid, NotFound
-from app.flow.batches.body import COLUMNS, unpacked
+from app.flow.batches.body import COLUMNS, effective_state, unpacked
 from app.flow.batches.drawing import Draw
 from app.flow.batches.law import Recent
 from app.flow.curricula.rule import Rule
@@ -78,13 +78,14 @@ class DrawStore:
         seen: Seen,
         rule: Rule,
         drawing: Drawing,
+        replaces: str | None = None,
     ) -> list[Row]:
         """Draw and store batches, one after the other, or return those of this key.
 
         Draws of one curriculum wait for each other. What `drawing` gives is called with a draw's number, the open and
-        recent batches, and how many draws may follow on them; it returns one or more. Raises Stale when the curriculum
-        or its set is not as `seen`, Conflict when nothing is eligible or the schedule is over; where that happens
-        after some were drawn, those are all.
+        recent batches, and how many draws may follow on them; it returns one or more. The first batch takes the step
+        of the expired one that it `replaces`. Raises Stale when the curriculum or its set is not as `seen`, Conflict
+        when nothing is eligible or the schedule is over; where that happens after some were drawn, those are all.
         """
         curriculum_id, run_id, now = (made[0][name] for name in ("curriculum_id", "run_id", "created_at"))
         head = _head(conn, made[0])
@@ -98,14 +99,16 @@ class DrawStore:
             _check_run(run_id, head["run_curriculum_id"], curriculum_id)
         cooldown = rule.filters.cooldown_batches
         past = _past(conn, curriculum_id, head["last_seq"] + 1 - cooldown, now)
+        step = head["last_seq" if run_id is None else "last_step"] + 1
+        if replaces is not None:
+            step = _step_given_up(conn, replaces, made[0])
         rows: list[Row] = []
         waiting: deque[Draw] = deque()
         with drawing() as draw:
             for place, values in enumerate(made):
                 seq = head["last_seq"] + 1 + place
-                step = seq if run_id is None else head["last_step"] + 1 + place
                 try:
-                    stage = rule.stage_at(step)
+                    stage = rule.stage_at(step + place)
                     if not waiting:
                         count = min(len(made) - place, _n_alike(past, seq - cooldown))
                         waiting.extend(draw(seq, _recent(past, seq - cooldown), count))
@@ -117,7 +120,7 @@ class DrawStore:
                     raise
                 past.append(_Past(seq, True, drawn.ordinals))
                 head["n_served"] += len(drawn.ordinals)
-                columns = {"seq": seq, "step": step, "stage": stage, "n_served": head["n_served"]}
+                columns = {"seq": seq, "step": step + place, "stage": stage, "n_served": head["n_served"]}
                 rows.append({**values, **columns, **_draw_columns(drawn), "request_hash": identity.request_hash})
         conn.execute(_INSERT, rows)
         return [{**row, "acknowledged_at": None} for row in rows]
@@ -189,6 +192,29 @@ def _check_run(run_id: str, theirs: str | None, curriculum_id: str) -> None:
         raise NotFound(f"there is no run {run_id!r}; POST /v1/runs makes one")
     if theirs != curriculum_id:
         raise Invalid(f"run {run_id} belongs to curriculum {theirs}", code="run_of_other_curriculum")
+
+
+def _step_given_up(conn: Connection, batch_id: str, made: Row) -> int:
+    """The step of a batch of the run that expired unused. Raises Invalid and Conflict where it is none."""
+    c = batches.c
+    query = select(c.step, c.state, c.expires_at, c.run_id, c.curriculum_id).where(c.batch_id == batch_id)
+    found = rows_as_dicts(conn.execute(query))
+    if not found or any(found[0][name] != made[name] for name in ("run_id", "curriculum_id")):
+        raise Invalid(
+            f"batch {batch_id} is none of run {made['run_id']} on this curriculum; `replaces` names one that is",
+            code="replaces_other_run",
+        )
+    step, state = int(found[0]["step"]), effective_state(found[0], made["created_at"])
+    if state != BatchState.EXPIRED:
+        raise Conflict(
+            f"batch {batch_id} is {state} and keeps its step; only one that expired unused can be replaced",
+            code="batch_not_expired",
+        )
+    same = c.curriculum_id == made["curriculum_id"], c.run_id == made["run_id"], c.step == step
+    newer = conn.execute(select(c.batch_id).where(*same, c.state != BatchState.EXPIRED)).scalar()
+    if newer is not None:
+        raise Conflict(f"batch {newer} has taken the step of batch {batch_id} already", code="batch_replaced")
+    return step
 
 
 def _check_not_empty(drawn: Draw) -> None:

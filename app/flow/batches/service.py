@@ -36,6 +36,7 @@ from paced.wire import (
     BatchReceipt,
     BatchRequest,
     BatchState,
+    DrawRequest,
     ExplainedItem,
     Outcome,
     Stage,
@@ -92,7 +93,7 @@ class BatchService:
         return await self._draw(curriculum_id, request, identity, keys)
 
     async def _draw(
-        self, curriculum_id: str, request: BatchRequest, identity: Idempotency, keys: list[str | None]
+        self, curriculum_id: str, request: DrawRequest, identity: Idempotency, keys: list[str | None]
     ) -> list[dict[str, Any]]:
         now = self._clock()
         for attempt in itertools.count():
@@ -123,7 +124,7 @@ class BatchService:
         self,
         plan: _Plan,
         seen: Seen,
-        request: BatchRequest,
+        request: DrawRequest,
         identity: Idempotency,
         keys: list[str | None],
         now: dt.datetime,
@@ -144,7 +145,8 @@ class BatchService:
                 yield draw_next
 
         made = [new_batch(curriculum, request.run_id, key, rule.batch_ttl_s, now) for key in keys]
-        rows = await self._draws.draw(made, identity, seen, rule, drawing)
+        replaces = request.replaces if isinstance(request, BatchRequest) else None
+        rows = await self._draws.draw(made, identity, seen, rule, drawing, replaces)
         for row in rows:
             log.info("drawn", batch_id=row["batch_id"], curriculum_id=row["curriculum_id"], size=row["size"])
         return rows

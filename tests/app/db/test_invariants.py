@@ -35,6 +35,7 @@ BREAK = {
     "checkpoint indices of a student are dense": 'UPDATE checkpoints SET "index" = 5 WHERE "index" = 1',
     "draws of a curriculum are dense": "UPDATE batches SET seq = 7 WHERE seq = 1",
     "steps of a run are dense": "UPDATE batches SET step = 9 WHERE run_id IS NOT NULL AND step = 1",
+    "a step of a run has one batch that has not expired": "UPDATE batches SET step = 1 WHERE step = 2",
     "the arrays of a batch are aligned": "UPDATE batches SET size = size + 1",
     "only an acknowledged batch has outcomes": (
         "UPDATE batches SET state = 'expired', acknowledged_at = NULL WHERE state = 'acknowledged'"

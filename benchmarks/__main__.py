@@ -6,7 +6,8 @@ import json
 import signal
 import sys
 import time
-from typing import Any
+import traceback
+from typing import Any, TextIO
 
 from benchmarks.machine import describe
 
@@ -44,17 +45,16 @@ def main() -> None:
     if arguments.seeds is not None and (arguments.name not in SEEDED or arguments.seeds < 1):
         parser.error(f"--seeds N, at least 1, belongs to {' and '.join(SEEDED)}")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a benchmark started ends with it
-    names = list(NAMES) if arguments.name == "all" else [arguments.name]
-    is_small, chosen = arguments.small or arguments.name == "all", {}
-    if arguments.seeds is not None:
-        chosen["n_seeds"] = arguments.seeds
-    reports = {name: _measured(name, small=is_small, **chosen) for name in names}
-    if not arguments.json:
-        for name, report in reports.items():
-            _show(name, report)
-        return
-    single = reports[names[0]]
-    print(json.dumps(reports if arguments.name == "all" else single))
+    if arguments.name == "all":
+        reports = {name: _tried(name) for name in NAMES}
+        print(json.dumps(reports))
+        sys.exit(any("failed" in report for report in reports.values()))
+    chosen = {} if arguments.seeds is None else {"n_seeds": arguments.seeds}
+    report = _measured(arguments.name, small=arguments.small, **chosen)
+    if arguments.json:
+        print(json.dumps(report))
+    else:
+        _show(arguments.name, report, sys.stdout)
 
 
 def _measured(name: str, *, small: bool, **chosen: int) -> dict[str, Any]:
@@ -64,10 +64,22 @@ def _measured(name: str, *, small: bool, **chosen: int) -> dict[str, Any]:
     return {"machine": describe(), **report, "duration_s": round(time.monotonic() - started, 1)}
 
 
-def _show(name: str, report: dict[str, Any]) -> None:
-    print(f"{name} ({report['duration_s']} s, {report['machine']['cpu']}, {report['machine']['n_cores']} cores)")
+def _tried(name: str) -> dict[str, Any]:
+    """A report with small settings, or why there is none: the others are worth having all the same."""
+    try:
+        report = _measured(name, small=True)
+    except Exception as error:
+        traceback.print_exc()
+        return {"failed": f"{type(error).__name__}: {error}"}
+    _show(name, report, sys.stderr)
+    return report
+
+
+def _show(name: str, report: dict[str, Any], file: TextIO) -> None:
+    machine = report["machine"]
+    print(f"{name} ({report['duration_s']} s, {machine['cpu']}, {machine['n_cores']} cores)", file=file, flush=True)
     for figure, value in report["figures"].items():
-        print(f"  {figure:<28} {value}")
+        print(f"  {figure:<28} {value}", file=file, flush=True)
 
 
 if __name__ == "__main__":

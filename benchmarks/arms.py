@@ -98,6 +98,7 @@ def train(plan: Plan, client: Client, children: Children, model: Path, arm: str,
     say(f"{curriculum.name}: hold-out {rates[0]:.3f} -> {rates[max(rates)]:.3f}")
     return {
         "run_id": made_run.run_id,
+        "begun_at": made_run.created_at.isoformat(),
         "arm": find_arm(arm)[0],
         "seed": seed,
         "n_rollouts": (state().n_measured + state().n_remeasured) * plan.n_rollouts,

@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,16 @@ def describe() -> dict[str, Any]:
         "python": sys.version.split()[0],
         "packages": dict(_versions()),
     }
+
+
+def commit() -> str:
+    """The checkout's commit, with `-dirty` where it was changed since; `unknown` outside of one."""
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
 
 
 def _cpu_name() -> str:

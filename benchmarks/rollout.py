@@ -21,13 +21,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from demo.model import smollm2_folder
 from paced import Client, wire
 from paced.prompts import chat_messages, chat_text
 from worker.grading import GraderPool
+from worker.precision import resolved
 from worker.rollout.engine import Engine, EngineOptions, Sampling, make_engine
 from worker.rollout.loop import LoopOptions, RolloutLoop
-from worker.rollout.vllm_engine import bound_cores
+from worker.rollout.vllm_engine import bound_cores, memory_options
 
 CACHE = Path(os.environ.get("PACED_CACHE", "~/.cache/paced")).expanduser()
 STUDENT = "smollm2"
@@ -36,6 +39,7 @@ MAX_NUM_SEQS = 64
 MAX_MODEL_LEN = 1024
 PROFILE = wire.ProfileCreate(temperature=0.6, top_p=0.95, max_tokens=96)
 WARM_UP = 4  # prompts
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def make_problems(n: int, seed: int) -> list[tuple[str, str]]:
@@ -70,7 +74,7 @@ def run(small: bool) -> dict[str, Any]:
     return {
         "settings": {
             "model": "SmolLM2-135M-Instruct",
-            "dtype": "bfloat16",
+            "dtype": resolved("auto", DEVICE),
             "n_problems": n_problems,
             "n_rollouts": K,
             "max_tokens": PROFILE.max_tokens,
@@ -123,10 +127,10 @@ def plain(n_problems: int, n_repeats: int) -> list[dict[str, Any]]:
 
     llm = LLM(
         model=str(smollm2_folder(CACHE)),
-        dtype="bfloat16",
+        dtype=resolved("auto", DEVICE),
         max_num_seqs=MAX_NUM_SEQS,
         max_model_len=MAX_MODEL_LEN,
-        kv_cache_memory_bytes=2**30,
+        **memory_options(EngineOptions(model="")),
         enable_prefix_caching=True,
         generation_config="vllm",
         seed=random.randrange(2**31),

@@ -30,7 +30,7 @@ def import_(
         typer.Argument(help="JSONL, JSON, CSV, Parquet or Arrow, plain, gzip or zstandard; or a folder of `datasets`"),
     ],
     problem_set: Annotated[str, typer.Option("--set", help="Problem set to import into; made if it is not there")],
-    grader: GraderOption = wire.GraderName.MATH.value,
+    grader: GraderOption = None,
     policy: PolicyOption = None,
     prompt_field: Annotated[
         str | None, typer.Option(help="Field of the prompt, if not detected; a.b reaches in")
@@ -72,7 +72,8 @@ def import_(
     Exit code 0 if every row was imported or a twin, 3 if some were refused.
     """
     files = _files(file, split)
-    wanted = {"grader": grader, **({"policy": chosen} if (chosen := policy_of(policy)) else {})}
+    given = {"grader": grader, "policy": policy_of(policy)}
+    wanted = {name: value for name, value in given.items() if value is not None}
     with Client(url, key) as client:
         options: dict[str, Any] = {
             "prompt_field": prompt_field,
@@ -187,12 +188,18 @@ def _benchmark(client: Client, name: str, wanted: dict[str, Any], dry_run: bool)
 
 
 def _ensure_set(client: Client, name: str, wanted: dict[str, Any]) -> None:
-    body = checked(wire.ProblemSetCreate, {"name": name, **wanted})
+    """Make a set, or see that the one there judges as is `wanted`; raises BadParameter."""
+    body = checked(wire.ProblemSetCreate, {"name": name, "grader": wire.GraderName.MATH, **wanted})
     try:
         found = client.problem_set(name)
     except NotFound:
         client.create_problem_set(body)
         return
+    if "grader" in wanted and found.grader != body.grader:
+        raise typer.BadParameter(
+            f"set {name} is judged by {found.grader}, fixed when it was made: take another --set, or a field `grader` "
+            "in the rows"
+        )
     if "policy" in wanted and found.policy != body.policy:
         raise typer.BadParameter(f"set {name} is judged by another policy, fixed when it was made: take another --set")
 

@@ -14,7 +14,11 @@ Key = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text")]
 GraderOption = Annotated[
-    str, typer.Option("--grader", help="exact, numeric, choice, math, code, reasoning_gym, or user:NAME")
+    str | None,
+    typer.Option(
+        "--grader",
+        help="exact, numeric, choice, math, code, reasoning_gym, or user:NAME; of a new set math, if left out",
+    ),
 ]
 PolicyOption = Annotated[
     list[str] | None,

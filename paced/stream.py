@@ -222,7 +222,7 @@ class Stream:
         try:
             self.source.client.acknowledge(batch_id, outcomes)
         except BatchExpired as error:
-            log.warning("the step on batch %s was done too late to count: %s", batch_id, error.detail)
+            log.warning("the step on batch %s, drawn ahead, was done too late to count: %s", batch_id, error.detail)
         except (Unreachable, Unavailable) as error:
             log.warning("batch %s is not acknowledged yet: %s", batch_id, error)
             self._unacknowledged.append(batch_id)

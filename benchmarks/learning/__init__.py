@@ -23,10 +23,11 @@ from typing import Any
 from benchmarks.learning import models
 from benchmarks.learning.arms import ARMS
 from benchmarks.learning.mixes import EASY, HARD, SCARCE
-from benchmarks.learning.results import Log, Result, missing, summary
+from benchmarks.learning.results import Log, Result, digest, missing, summary
 from benchmarks.learning.settings import STUDENT, TEACHER, Settings
 from benchmarks.learning.trial import run_trial
 from benchmarks.learning.world import make_world
+from benchmarks.machine import commit
 
 N_SEEDS = 5
 SMALL_ARMS = ("uniform", "hard_filter", "paper", "default")
@@ -53,11 +54,14 @@ def run(small: bool, n_seeds: int | None = None) -> dict[str, Any]:
     until = time.process_time() + float(os.environ.get("PACED_LEARNING_SECONDS", "inf"))
     experiments = {"hard": Experiment(small_settings(), SMALL_ARMS)} if small else EXPERIMENTS
     rows: list[dict[str, Any]] = []
+    commits: set[str] = set()
     for name, experiment in experiments.items():
         print(f"experiment {name}", file=sys.stderr, flush=True)
         results = complete(experiment, range(n_seeds or (1 if small else N_SEEDS)), until)
         rows += [{"experiment": name, **row} for row in summary(results)]
+        commits |= {result["commit"] for result in results}
     return {
+        "commits": sorted(commits),
         "settings": {name: experiment.settings.as_dict() for name, experiment in experiments.items()},
         "rows": rows,
         "figures": _figures(rows),
@@ -68,7 +72,8 @@ def complete(experiment: Experiment, seeds: range, until: float = float("inf")) 
     """The results of one experiment: those on disk, and those that were missing, as far as the time allows."""
     settings, arms = experiment.settings, experiment.arms
     log = Log(models.HOME, settings.as_dict())
-    left = missing(log.read(), arms, seeds)
+    digests = {arm: digest(ARMS[arm]) for arm in arms}
+    left = missing(log.read(digests), arms, seeds)
     if left and time.process_time() < until:
         teacher, student = models.load(settings.teacher), models.load(settings.student)
         worlds: dict[int, Any] = {}
@@ -79,14 +84,15 @@ def complete(experiment: Experiment, seeds: range, until: float = float("inf")) 
             if seed not in worlds:
                 worlds = {seed: make_world(settings, seed, student, teacher)}
             result = run_trial(settings, ARMS[arm], seed, worlds[seed], student, teacher)
-            log.append({"arm": arm, "seed": seed, **result, "start": worlds[seed].start})
+            known = {"arm": arm, "digest": digests[arm], "seed": seed, "commit": commit()}
+            log.append({**known, **result, "start": worlds[seed].start})
             print(
                 f"seed {seed} {arm}: hold-out {result['curve'][0]['all']:.3f} -> "
                 f"{result['curve'][-1]['all']:.3f} ({time.process_time() - started:.0f} s of CPU)",
                 file=sys.stderr,
                 flush=True,
             )
-    return [result for result in log.read() if result["arm"] in arms and result["seed"] in seeds]
+    return [result for result in log.read(digests) if result["seed"] in seeds]
 
 
 def small_settings() -> Settings:

@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from scipy.stats import t as student_t
 
 from app.flow.estimates.columns import FloatArray
+from benchmarks.learning.arms import Arm
 
 Result = dict[str, Any]  # arm, seed, and what `run_trial` returns
 BASELINE = "uniform"
@@ -19,17 +20,20 @@ RATES = ("all", "mastered", "between", "hopeless", "kept")
 
 
 class Log:
-    """The results of one experiment; a line that was cut off half-way counts as not there."""
+    """The results of one experiment; a line that was cut off half-way counts as not there.
+
+    So does one of an arm that has another rule or schedule by now. Each says of which commit it is.
+    """
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
         text = json.dumps(settings, sort_keys=True)
         self.path = folder / f"results-{hashlib.sha256(text.encode()).hexdigest()[:12]}.jsonl"
 
-    def read(self) -> list[Result]:
-        """All results, each (arm, seed) once."""
+    def read(self, digests: Mapping[str, str]) -> list[Result]:
+        """The results of these arms (by name: `digest`), each (arm, seed) once."""
         lines = self.path.read_text().splitlines() if self.path.exists() else []
         found = {(result["arm"], result["seed"]): result for result in _parsed(lines)}
-        return list(found.values())
+        return [result for result in found.values() if digests.get(result["arm"]) == result["digest"]]
 
     def append(self, result: Result) -> None:
         """Add a result, on a line of its own."""
@@ -37,6 +41,11 @@ class Log:
         is_cut = self.path.exists() and not self.path.read_bytes().endswith(b"\n")
         with self.path.open("a") as file:
             file.write(("\n" if is_cut else "") + json.dumps(result) + "\n")
+
+
+def digest(arm: Arm) -> str:
+    """Of all that an arm means."""
+    return hashlib.sha256(repr(arm).encode()).hexdigest()[:12]
 
 
 def missing(results: Iterable[Result], arms: Iterable[str], seeds: Iterable[int]) -> list[tuple[int, str]]:

@@ -79,8 +79,8 @@ def outcomes(counts: Counts, checkpoint_index: int) -> list[wire.Outcome]:
 
 def send(client: Client, student: str, batch_id: str, counts: Counts) -> None:
     """Acknowledge a batch with the counts of its problems; what cannot be sent is logged."""
-    latest = client.student(student).latest_checkpoint
     try:
+        latest = client.student(student).latest_checkpoint
         client.acknowledge(batch_id, [] if latest is None else outcomes(counts, latest.index))
     except BatchExpired as error:
         log.warning("the answers to batch %s came too late to count: %s", batch_id, error.detail)

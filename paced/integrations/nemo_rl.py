@@ -17,7 +17,8 @@ from paced.integrations.rows import Rows, Ticket
 class Prompts(Dataset[dict[str, Any]]):
     """Rows as NeMo-RL's DatumSpec: one message log with token ids, int64, shape (n_tokens,).
 
-    `loss_multiplier` is the problem's loss weight, 0 for a prompt of more than `max_tokens`, which is cut.
+    `loss_multiplier` is the problem's loss weight, 0 for a prompt of more than `max_tokens`, which is cut. NeMo-RL
+    divides a step's loss by the sum of the multipliers, so that weights count relative to their batch's mean.
     """
 
     def __init__(self, rows: Rows, tokenizer: Any, *, task_name: str = "math", max_tokens: int | None = None) -> None:
@@ -50,14 +51,14 @@ class Reporting:
 
     def step(self, message_log_batch: list[Any], metadata: list[dict[str, Any]], *rest: Any, **named: Any) -> Any:
         """The environment's own step."""
-        labels = [datum["paced"] for datum in metadata]  # the environment may change its metadata
+        labels = [datum.get("paced") for datum in metadata]  # the environment may change its metadata
         done = super().step(message_log_batch, metadata, *rest, **named)  # type: ignore[misc]
         report(self.graded, labels, done.rewards, done.terminateds)
         return done
 
 
-def report(graded: Graded, labels: Sequence[str], rewards: torch.Tensor, terminateds: torch.Tensor) -> None:
-    """Count the rewards, shape (n_answers,), of the episodes that ended."""
+def report(graded: Graded, labels: Sequence[str | None], rewards: torch.Tensor, terminateds: torch.Tensor) -> None:
+    """Count the rewards, shape (n_answers,), of the episodes that ended; a label is None in other data sets."""
     for label, reward, is_done in zip(labels, rewards.tolist(), terminateds.tolist(), strict=True):
-        if is_done:
+        if is_done and label is not None:
             graded.add(Ticket.read(label), reward)

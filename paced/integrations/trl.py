@@ -17,8 +17,7 @@ from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from paced import wire
 from paced.client import Client
-from paced.errors import BatchExpired
-from paced.integrations.graded import outcomes, verdict
+from paced.integrations.graded import send, verdict
 from paced.prompts import chat_messages
 from paced.stream import Draw, Ranks, Source, count_steps, curriculum_named
 
@@ -57,18 +56,26 @@ class Curriculum:
         return Dataset.from_dict(columns)
 
     def place_of(self, problem_id: int) -> int:
-        """The row of a problem in the data set."""
+        """The row of a problem in the data set. Raises ValueError where it was imported later."""
+        if problem_id not in self._rows:
+            raise ValueError(
+                f"problem {problem_id} was imported after this data set was made: start again, the run goes on "
+                "where it was"
+            )
         return self._rows[problem_id]
 
     def observed(self, reward: Reward, *, passes: float = 1.0, max_completion_length: int | None = None) -> Reward:
         """A reward function whose results are counted: a reward of at least `passes` is a pass, a lower one a fail.
 
         Give it the function that judges right or wrong, not a shaped one. With `max_completion_length`, answers of that
-        many tokens that did not pass count as truncated.
+        many tokens that did not pass count as truncated. Rows of a data set without `problem_id`, such as one for
+        evaluation, are not counted.
         """
 
         def counted(**columns: Any) -> list[float | None]:
             rewards = reward(**columns)
+            if "problem_id" not in columns:
+                return rewards
             lengths = [len(ids) for ids in columns.get("completion_ids") or [()] * len(rewards)]
             for problem_id, value, length in zip(columns["problem_id"], rewards, lengths, strict=True):
                 if value is not None:
@@ -86,12 +93,8 @@ class Curriculum:
         everyone = _gathered(mine)
         if _rank() != 0:
             return
-        latest = self.client.student(self.found.student).latest_checkpoint
         counts = {i: sum((theirs[i] for theirs in everyone), Counter()) for i in batch.problem_id}
-        try:
-            self.client.acknowledge(batch.batch_id, [] if latest is None else outcomes(counts, latest.index))
-        except BatchExpired as error:
-            log.warning("the step on batch %s was done too late to count: %s", batch.batch_id, error.detail)
+        send(self.client, self.found.student, batch.batch_id, counts)
 
     def saved(self, folder: Path, step: int) -> None:
         """Register a checkpoint that the trainer saved."""

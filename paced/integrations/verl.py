@@ -81,15 +81,20 @@ class CurriculumDataset(Dataset[dict[str, Any]]):
 
 
 def scored(graded: Graded, judge: Judge) -> Callable[..., float]:
-    """A `compute_score` that counts what it judges, for trainers of verl that do not call `on_batch_end`."""
+    """A `compute_score` that counts what it judges, for trainers of verl that do not call `on_batch_end`.
+
+    Rows of other data sets, such as those for validation, are judged and not counted.
+    """
 
     def compute_score(
         data_source: str,  # noqa: ARG001 - verl's own signature
         solution_str: str,
-        ground_truth: str,  # noqa: ARG001
-        extra_info: Mapping[str, Any],
+        ground_truth: str,
+        extra_info: Mapping[str, Any] | None = None,
         **_: Any,
     ) -> float:
+        if extra_info is None or "paced" not in extra_info:
+            return float(judge(solution_str, ground_truth))
         return graded.judged(judge, [solution_str], [extra_info["paced"]])[0]
 
     return compute_score

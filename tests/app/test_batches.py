@@ -89,8 +89,12 @@ def test_a_batch_in_place_of_an_expired_one_takes_its_step(make_world: MakeWorld
             client.draw_batch(curriculum_id, 2, run_id=mine, replaces=batch.batch_id)
         assert refused.value.code == code
     world.clock.advance(61)
-    for run_id, batch_id in ((other, lost.batch_id), (None, lost.batch_id), (mine, "bat_none")):
-        with pytest.raises(ApiError, match="none of run"):
+    for run_id, batch_id, why in (
+        (other, lost.batch_id, "none of run"),
+        (mine, "bat_none", "none of run"),
+        (None, lost.batch_id, "give the `run_id`"),
+    ):
+        with pytest.raises(ApiError, match=why):
             client.draw_batch(curriculum_id, 2, run_id=run_id, replaces=batch_id)
     steps = [
         client.draw_batch(curriculum_id, 2, run_id=mine, key=key, replaces=lost.batch_id).step for key in ("a", "a")

@@ -15,7 +15,7 @@ from benchmarks.learning import models, trial
 from benchmarks.learning.arms import ARMS
 from benchmarks.learning.mixes import EASY, HARD, SCARCE, choose, thirds
 from benchmarks.learning.models import Recipe, pass_rates, right_answer
-from benchmarks.learning.results import Log, interval, missing, numbers, summary, tokens_to
+from benchmarks.learning.results import Log, digest, interval, missing, numbers, summary, tokens_to
 from benchmarks.learning.settings import Settings
 from benchmarks.learning.skills import END, SKILLS, WIDTH, Problem, decode, encode, is_right, make_problem
 from benchmarks.learning.tokens import affordable, size, stage_at
@@ -82,7 +82,10 @@ def test_stages_share_the_budget() -> None:
 def result(arm: str, seed: int, end: float, start: float = 0.2) -> dict[str, object]:
     rates = ("all", "mastered", "between", "hopeless", "kept")
     points = [{"tokens": 50 * i, **dict.fromkeys(rates, start + i / 2 * (end - start))} for i in range(3)]
-    return {"arm": arm, "seed": seed, "curve": points, "spent": {"optimiser": 100}, "n_steps": 2}
+    return {"arm": arm, "digest": arm[0], "seed": seed, "curve": points, "spent": {"optimiser": 100}, "n_steps": 2}
+
+
+DIGESTS = {"uniform": "u", "paper": "p"}
 
 
 def test_results_resume_after_a_kill(tmp_path) -> None:  # type: ignore[no-untyped-def]
@@ -90,10 +93,12 @@ def test_results_resume_after_a_kill(tmp_path) -> None:  # type: ignore[no-untyp
     log.append(result("uniform", 0, 0.4))
     with log.path.open("a") as file:
         file.write(json.dumps(result("paper", 0, 0.5))[:40])  # killed while it wrote
-    assert missing(log.read(), ("uniform", "paper"), range(2)) == [(0, "paper"), (1, "uniform"), (1, "paper")]
+    assert missing(log.read(DIGESTS), ("uniform", "paper"), range(2)) == [(0, "paper"), (1, "uniform"), (1, "paper")]
     log.append(result("paper", 0, 0.5))
-    assert [(one["arm"], one["seed"]) for one in log.read()] == [("uniform", 0), ("paper", 0)]
-    assert Log(tmp_path, {"budget": 2}).read() == []
+    assert [(one["arm"], one["seed"]) for one in log.read(DIGESTS)] == [("uniform", 0), ("paper", 0)]
+    assert Log(tmp_path, {"budget": 2}).read(DIGESTS) == []
+    assert [one["arm"] for one in log.read({**DIGESTS, "paper": "changed since"})] == ["uniform"]
+    assert digest(ARMS["default"]) != digest(ARMS["default_gamma_1"])
 
 
 def test_summaries_pair_seeds_with_uniform() -> None:

@@ -92,10 +92,13 @@ def _distill_command(folder: Path, curriculum: wire.Curriculum) -> list[str]:
 
 
 def _kill_at_random(parts: list[Part], trainer: Part) -> None:
-    """Ten kills, each part at least three times, at moments that no part can foresee."""
-    rng = random.Random(time.time_ns())
-    order = [part for part in parts for _ in range(3)] + [rng.choice(parts)]
-    rng.shuffle(order)
+    """Ten kills at moments that no part can foresee; the trainer's first comes first, before it can be done."""
+    seed = time.time_ns()
+    print(f"kills by seed {seed}")
+    rng = random.Random(seed)
+    others = [part for part in parts for _ in range(3) if part is not trainer] + [trainer] * 2 + [rng.choice(parts)]
+    rng.shuffle(others)
+    order = [trainer, *others]
     assert len(order) == N_KILLS
     for victim in order:
         # a trainer needs seconds to come up again: killed sooner it would never train between kills

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
@@ -31,6 +32,8 @@ class GradingProcess:
     def __init__(self, memory_mb: int, graders: Mapping[str, str]) -> None:
         """Start the child; it is not ready until `wait_ready` returns."""
         self.n_tasks = 0
+        # of its own, since a process that is killed leaves behind what it wrote
+        self._folder = tempfile.TemporaryDirectory(prefix="paced-grading-", ignore_cleanup_errors=True)
         ours, theirs = socket.socketpair()
         with ours, theirs:
             arguments = [str(theirs.fileno()), str(memory_mb), *(f"{name}={path}" for name, path in graders.items())]
@@ -38,7 +41,11 @@ class GradingProcess:
                 [sys.executable, "-P", "-c", CODE, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
+                env=os.environ
+                | {
+                    "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+                    "TMPDIR": self._folder.name,
+                },
                 pass_fds=[theirs.fileno()],
             )
             self._connection = Connection(ours.detach())
@@ -95,7 +102,8 @@ class GradingProcess:
         self._process.kill()
 
     def kill(self) -> None:
-        """End the child with SIGKILL, reap it and close the socket; safe to call again."""
+        """End the child with SIGKILL, reap it, close the socket and remove its files; safe to call again."""
         self._process.kill()
         self._process.wait()
         self._connection.close()
+        self._folder.cleanup()

@@ -167,14 +167,20 @@ class _Launch:
         return llm
 
 
+def memory_options(options: EngineOptions) -> dict[str, Any]:
+    """What vLLM may hold: a share of a GPU's memory, on a CPU a cache of that size."""
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu():
+        return {"kv_cache_memory_bytes": int(options.kv_cache_gib * 2**30)}
+    return {"gpu_memory_utilization": options.gpu_memory_utilization}
+
+
 def _make_llm(model: str, options: EngineOptions) -> Any:
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.platforms import current_platform
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    memory: dict[str, Any] = {"gpu_memory_utilization": options.gpu_memory_utilization}
-    if current_platform.is_cpu():
-        memory = {"kv_cache_memory_bytes": int(options.kv_cache_gib * 2**30)}
     arguments = AsyncEngineArgs(
         model=model,
         dtype=resolved(options.dtype, "cpu" if current_platform.is_cpu() else "cuda"),
@@ -187,7 +193,7 @@ def _make_llm(model: str, options: EngineOptions) -> Any:
         disable_log_stats=True,
         use_tqdm_on_load=False,
         generation_config="vllm",  # the sampling profile alone decides, not the model's own defaults
-        **memory,
+        **memory_options(options),
     )
     return AsyncLLM.from_engine_args(arguments)
 

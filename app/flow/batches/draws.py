@@ -197,6 +197,8 @@ def _check_run(run_id: str, theirs: str | None, curriculum_id: str) -> None:
 def _step_given_up(conn: Connection, batch_id: str, made: Row) -> int:
     """The step of a batch of the run that expired unused. Raises Invalid and Conflict where it is none."""
     c = batches.c
+    if made["run_id"] is None:
+        raise Invalid("a step belongs to a run: give the `run_id` of the batch that this one `replaces`", code="no_run")
     query = select(c.step, c.state, c.expires_at, c.run_id, c.curriculum_id).where(c.batch_id == batch_id)
     found = rows_as_dicts(conn.execute(query))
     if not found or any(found[0][name] != made[name] for name in ("run_id", "curriculum_id")):

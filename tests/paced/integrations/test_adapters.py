@@ -200,6 +200,8 @@ def test_verl_rewards_are_counted_where_steps_are_not(client: Client, curriculum
         for answer, reward in (("yes!", 1.0), ("no", 0.0)):
             truth = item["reward_model"]["ground_truth"]
             assert compute_score("paced", answer, truth, item["extra_info"], num_turns=1) == reward
+    for extra in ({"index": 0}, None):  # a row for validation is judged, and is nothing of the batch
+        assert compute_score("other", "yes!", "", extra) == 1.0
     expect(client, curriculum, step, before)
 
 
@@ -279,6 +281,7 @@ def test_episodes_that_go_on_are_not_counted(client: Client, curriculum: wire.Cu
     labels = [rows[i].ticket.label() for i in range(SIZE)]
     graded = Graded(client, curriculum.student, SIZE)
     nemo_rl.report(graded, labels, torch.ones(SIZE), torch.tensor([1.0, 1.0, 1.0, 0.0]))
+    nemo_rl.report(graded, [None], torch.ones(1), torch.ones(1))  # of a set for validation
     assert client.batch(rows[0].ticket.batch_id).state == "open"
     nemo_rl.report(graded, labels[3:], torch.ones(1), torch.ones(1))
     assert client.batch(rows[0].ticket.batch_id).state == "acknowledged"

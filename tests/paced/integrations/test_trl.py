@@ -166,6 +166,14 @@ def test_rewards_become_verdicts(client: Client, curriculum: wire.Curriculum) ->
     reward = mine.observed(lambda **_: [1.0, 0.0, 0.2, None, 1.0], max_completion_length=4)
     columns = {"problem_id": [one, one, two, three, two], "completion_ids": [[1], [1, 2, 3, 4], [1], [1], [1] * 4]}
     assert reward(**columns) == [1.0, 0.0, 0.2, None, 1.0]
+    assert len(reward(completions=["a"] * 5)) == 5, "a data set of others is not counted"
     mine.finish()
     found = [client.estimate(curriculum.measurement_id, problem_id) for problem_id in (one, two, three)]
     assert [estimate.verdicts for estimate in found] == [{"pass": 1, "truncated": 1}, {"pass": 1, "fail": 1}, {}]
+
+
+def test_a_problem_imported_later_is_told(client: Client, curriculum: wire.Curriculum) -> None:
+    mine = Curriculum(client, "main", "grown")
+    mine.dataset()
+    with pytest.raises(ValueError, match="problem 987654 was imported after this data set was made: start again"):
+        mine.place_of(987654)

@@ -1,6 +1,7 @@
 """Graders that misbehave, named by dotted path in the pool's tests and imported by its children."""
 
 import os
+import tempfile
 import time
 from typing import Any
 
@@ -14,6 +15,7 @@ def by_order(text: str, answer: str, policy: GradingPolicy) -> Judged:
         case ["exit"]:
             os._exit(3)
         case ["hang"]:
+            tempfile.mkdtemp()
             time.sleep(3600)
         case ["spin"]:
             while True:

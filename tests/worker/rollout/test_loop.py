@@ -176,7 +176,7 @@ async def test_a_lost_lease_is_counted_and_its_problems_come_back(make_world: Ma
 
 async def test_renews_a_lease_that_outlives_its_ttl(make_world: MakeWorld) -> None:
     world = make_world(sums(3))
-    tally = await make_loop(world.client, ScriptedEngine(delay_s=2.5), ttl_s=1.0).run()
+    tally = await make_loop(world.client, ScriptedEngine(delay_s=5.0), ttl_s=2.0).run()
     assert (tally.n_leases, tally.n_leases_lost, tally.n_groups) == (1, 0, 3)
 
 

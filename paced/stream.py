@@ -133,8 +133,8 @@ class Source:
                 if error.code != "idempotency_key_reused":
                     raise
                 raise ValueError(
-                    f"run {self.run_id} has drawn this step with another size than {self.size}: "
-                    "give the size that it began with, or the run another name"
+                    f"run {self.run_id} has drawn this step by another request, such as one of another size than "
+                    f"{self.size}: give the size that it began with, or the run another name"
                 ) from error
             except NothingEligible as error:
                 if time.monotonic() + POLL_S > deadline:

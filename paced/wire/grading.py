@@ -19,9 +19,10 @@ class GraderName(StrEnum):
     REASONING_GYM = "reasoning_gym"
 
 
+USER_GRADER = r"^user:[A-Za-z0-9_.-]{1,64}$"
 UserGrader = Annotated[
     str,
-    StringConstraints(pattern=r"^user:[A-Za-z0-9_.-]{1,64}$"),
+    StringConstraints(pattern=USER_GRADER),
     Field(description="A grader that an installed package declares as entry point NAME of the group paced.graders"),
 ]
 Grader = GraderName | UserGrader

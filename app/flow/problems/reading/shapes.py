@@ -1,10 +1,11 @@
 """From one raw row, whatever trainer or data set wrote it, to a problem draft or a plain refusal."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from paced.wire.grading import GraderName
+from paced.wire.grading import USER_GRADER, GraderName
 
 from .answers import read_answer, read_solution
 from .chats import chat_in_text, read_chat
@@ -15,7 +16,7 @@ from .templates import Template
 
 MAX_TAG_CHARS = 64
 MAX_TAGS = 16
-_GRADERS = frozenset(grader.value for grader in GraderName)
+_GRADER = re.compile("|".join([USER_GRADER, *(f"^{grader}$" for grader in GraderName)]))
 _MAX_PLANS = 1024
 _MAX_FIELDS_NAMED = 12
 
@@ -188,8 +189,9 @@ def _join_texts(plan: Plan, row: dict[str, Any]) -> str:
 
 
 def _read_grader(plan: Plan, row: dict[str, Any]) -> str | None:
+    """One of ours, or a package's; the set's where the field says something else."""
     grader = fetch(row, plan.grader) if plan.grader else None
-    return grader if isinstance(grader, str) and grader in _GRADERS else None
+    return grader if isinstance(grader, str) and _GRADER.fullmatch(grader) else None
 
 
 def _refuse_nul(prompt: Prompt, answer: str, solution: str | None) -> None:

@@ -200,6 +200,7 @@ def test_tags_are_short_distinct_labels():
 def test_a_known_grader_is_kept_and_another_is_left_out():
     row = {"prompt": "p", "answer": "1"}
     assert shape({**row, "grader": "numeric"})[1].grader == "numeric"
+    assert shape({**row, "grader": "user:mine"})[1].grader == "user:mine"
     assert shape({**row, "grader": "magic"})[1].grader is None
 
 

@@ -155,11 +155,12 @@ def watch_training(plan: Plan, client: Client, children: Children, world: World,
         run = training_run(client, world)
         done = 0 if run is None or run.last_step is None else run.last_step + 1
         progress.update(steps, completed=done, description=_stage(plan, done))
-        _show_measuring(client, world, progress, measuring)
+        if done < plan.n_steps:  # the last checkpoint has a bar of its own
+            _show_measuring(client, world, progress, measuring)
         children.check("rollout")
         time.sleep(POLL_S)
     children.check("distill")
-    progress.update(steps, completed=plan.n_steps)
+    progress.update(steps, completed=plan.n_steps, description="distilled")
 
 
 def _stage(plan: Plan, n_done: int) -> str:

@@ -23,6 +23,7 @@ from typing import Any
 from benchmarks.learning import models
 from benchmarks.learning.arms import ARMS
 from benchmarks.learning.mixes import EASY, HARD, SCARCE
+from benchmarks.learning.plots import plot
 from benchmarks.learning.results import Log, Result, digest, missing, summary
 from benchmarks.learning.settings import STUDENT, TEACHER, Settings
 from benchmarks.learning.trial import run_trial
@@ -30,6 +31,7 @@ from benchmarks.learning.world import make_world
 from benchmarks.machine import commit
 
 N_SEEDS = 5
+PLOT = models.HOME / "curves.html"
 SMALL_ARMS = ("uniform", "hard_filter", "paper", "default")
 MAIN_ARMS = (*SMALL_ARMS, "akl", "uniform_reverse", "default_reverse")
 
@@ -60,11 +62,12 @@ def run(small: bool, n_seeds: int | None = None) -> dict[str, Any]:
         results = complete(experiment, range(n_seeds or (1 if small else N_SEEDS)), until)
         rows += [{"experiment": name, **row} for row in summary(results)]
         commits |= {result["commit"] for result in results}
+    plot(rows, PLOT)
     return {
         "commits": sorted(commits),
         "settings": {name: experiment.settings.as_dict() for name, experiment in experiments.items()},
         "rows": rows,
-        "figures": _figures(rows),
+        "figures": {**_figures(rows), "plot": str(PLOT)},
     }
 
 

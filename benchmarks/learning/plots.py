@@ -26,7 +26,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
             figure.add_trace(trace, 1, column)
     figure.update_xaxes(title_text="tokens trained on", nticks=4)
     figure.update_yaxes(title_text="hold-out pass rate", col=1)
-    figure.update_layout(template="plotly_white", legend={"orientation": "h", "y": -0.25})
+    figure.update_layout(template="plotly_white", legend={"orientation": "h", "y": -0.25}, margin={"t": 40})
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.write_html(path, include_plotlyjs=True)
 

@@ -25,7 +25,7 @@ ALL_PAINTED = "window.painted.length > 0 && window.painted.length >= document.qu
 
 
 def first_figure(url: str, key: str, path: str) -> dict[str, Any]:
-    """Figures `first_figure_s` and `all_figures_s`, medians over visits with a new browser each; {} without Chromium.
+    """Figures `first_figure_s` and `all_figures_s`, medians over visits with a new browser each; None without Chromium.
 
     The visitor is signed in; nothing is cached, neither files nor compiled scripts.
     """
@@ -53,8 +53,8 @@ def _visit(playwright: Playwright, chromium: str, url: str, key: str, path: str)
         if page.evaluate(ALL_PAINTED):
             break
         page.wait_for_timeout(50)
+    else:
+        raise RuntimeError(f"not all figures of {path} were drawn within {PATIENCE_MS // 1000} s")
     painted = page.evaluate("window.painted")
     browser.close()
-    if not painted:
-        raise RuntimeError(f"no figure of {path} was drawn within {PATIENCE_MS // 1000} s")
     return float(painted[0]), float(painted[-1])

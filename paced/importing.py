@@ -13,7 +13,7 @@ from paced.client import Client
 from paced.commands import console
 from paced.errors import NotFound
 from paced.folders import DatasetError, find_files
-from paced.options import AsJson, GraderOption, Key, PolicyOption, Url, checked, policy_of
+from paced.options import GRADERS, AsJson, Key, PolicyOption, Url, checked, policy_of
 
 SHOWN = 20
 _SHOWN_CHARS = 160
@@ -30,7 +30,7 @@ def import_(
         typer.Argument(help="JSONL, JSON, CSV, Parquet or Arrow, plain, gzip or zstandard; or a folder of `datasets`"),
     ],
     problem_set: Annotated[str, typer.Option("--set", help="Problem set to import into; made if it is not there")],
-    grader: GraderOption = None,
+    grader: Annotated[str | None, typer.Option(help=f"{GRADERS}; of a new set math, if left out")] = None,
     policy: PolicyOption = None,
     prompt_field: Annotated[
         str | None, typer.Option(help="Field of the prompt, if not detected; a.b reaches in")
@@ -176,20 +176,25 @@ def _benchmark(client: Client, name: str, wanted: dict[str, Any], dry_run: bool)
         return name
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", path.name.partition(".")[0])
     problem_set = f"benchmark-{stem}"[:64]
-    if dry_run:
-        try:
-            return client.problem_set(problem_set).name
-        except NotFound:
+    try:
+        if client.problem_set(problem_set) and dry_run:
+            return problem_set
+    except NotFound:
+        if dry_run:
             command = f"paced import {name} --set {problem_set}"
             raise typer.BadParameter(f"a dry run stores nothing: run `{command}` first") from None
-    _ensure_set(client, problem_set, wanted)
+        client.create_problem_set(_new_set(problem_set, wanted))  # its grader is of no matter: it is only compared with
     client.import_problems(problem_set, path, near_twins="off", allow_no_answer=True)
     return problem_set
 
 
+def _new_set(name: str, wanted: dict[str, Any]) -> wire.ProblemSetCreate:
+    return checked(wire.ProblemSetCreate, {"name": name, "grader": wire.GraderName.MATH, **wanted})
+
+
 def _ensure_set(client: Client, name: str, wanted: dict[str, Any]) -> None:
     """Make a set, or see that the one there judges as is `wanted`; raises BadParameter."""
-    body = checked(wire.ProblemSetCreate, {"name": name, "grader": wire.GraderName.MATH, **wanted})
+    body = _new_set(name, wanted)
     try:
         found = client.problem_set(name)
     except NotFound:

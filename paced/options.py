@@ -13,13 +13,7 @@ Key = Annotated[
     str | None, typer.Option("--key", help="API key; a local service's first key if left out", envvar="PACED_KEY")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text")]
-GraderOption = Annotated[
-    str | None,
-    typer.Option(
-        "--grader",
-        help="exact, numeric, choice, math, code, reasoning_gym, or user:NAME; of a new set math, if left out",
-    ),
-]
+GRADERS = "exact, numeric, choice, math, code, reasoning_gym, or user:NAME"
 PolicyOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -5,7 +5,6 @@ Tested with TRL 1.16, which is not imported here.
 """
 
 import itertools
-import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,7 +21,6 @@ from paced.prompts import chat_messages
 from paced.stream import Draw, Ranks, Source, count_steps, curriculum_named
 
 Reward = Callable[..., list[float | None]]
-log = logging.getLogger(__name__)
 
 
 class Curriculum:

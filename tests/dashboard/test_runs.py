@@ -44,21 +44,24 @@ def test_runs_are_listed_with_their_newest_numbers(world: World, browser: httpx2
 
 def test_a_run_whose_trainer_fell_silent_says_so(world: World, browser: httpx2.Client) -> None:
     curriculum_id = world.curriculum.curriculum_id
-    left, done = (world.client.create_run(wire.RunCreate(curriculum_id=curriculum_id, name=name)) for name in "ab")
-    world.client.update_run(done.run_id, wire.RunState.FINISHED)
+    left, done, mute = (
+        world.client.create_run(wire.RunCreate(curriculum_id=curriculum_id, name=name)).run_id for name in "abc"
+    )
+    point = wire.MetricPoint(step=0, stage=wire.Stage.FORWARD_KL, values={"loss": 1.0})
+    for run_id in (left, done):  # the third is of a trainer that sends no metrics
+        world.client.append_metrics(run_id, [point])
+    world.client.update_run(done, wire.RunState.FINISHED)
 
     def n_silent() -> list[int]:
         chosen = {"measurement": world.curriculum.measurement_id}
-        pages = ("/runs", f"/runs/{left.run_id}", f"/runs/{done.run_id}")
+        pages = ("/runs", *(f"/runs/{run_id}" for run_id in (left, done, mute)))
         return [browser.get(page, params=chosen).text.count(">silent<") for page in pages]
 
-    assert n_silent() == [0, 0, 0]
+    assert n_silent() == [0, 0, 0, 0]
     world.clock.advance(16 * 60)
-    assert n_silent() == [1, 1, 0]
-    world.client.append_metrics(
-        left.run_id, [wire.MetricPoint(step=0, stage=wire.Stage.FORWARD_KL, values={"loss": 1.0})]
-    )
-    assert n_silent() == [0, 0, 0]
+    assert n_silent() == [1, 1, 0, 0]
+    world.client.append_metrics(left, [point.model_copy(update={"step": 1})])
+    assert n_silent() == [0, 0, 0, 0]
 
 
 def test_one_run_shows_its_curves_hold_out_and_loss_weights(world: World, browser: httpx2.Client) -> None:

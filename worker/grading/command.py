@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from paced.client import Client
-from paced.options import AsJson, GraderOption, Key, PolicyOption, Url, checked, policy_of
+from paced.options import GRADERS, AsJson, Key, PolicyOption, Url, checked, policy_of
 from paced.wire import (
     AnswerToGrade,
     GraderName,
@@ -43,7 +43,7 @@ def grade(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the lines with their verdicts here")
     ] = None,
-    grader: GraderOption = GraderName.MATH.value,
+    grader: Annotated[str, typer.Option(help=GRADERS)] = GraderName.MATH.value,
     policy: PolicyOption = None,
     graders: Processes = 2,
     deadline_s: Deadline = 5.0,

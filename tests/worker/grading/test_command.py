@@ -81,7 +81,7 @@ def test_a_policy_decides_where_conventions_differ(tmp_path: Path) -> None:
     }
 
 
-def test_a_set_keeps_the_policy_that_it_was_made_with(service: Service, tmp_path: Path) -> None:
+def test_a_set_keeps_the_grader_and_the_policy_that_it_was_made_with(service: Service, tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     path.write_text('{"prompt": "Ten of a hundred?", "answer": "10%"}\n')
     access = ("--url", service.url, "--key", ADMIN_KEY)
@@ -93,6 +93,15 @@ def test_a_set_keeps_the_policy_that_it_was_made_with(service: Service, tmp_path
     other = invoke("import", str(path), "--set", "p", "--policy", "percent=fraction", *access)
     assert other.exit_code == 2
     assert "another policy" in other.output
+    other = invoke("import", str(path), "--set", "p", "--grader", "choice", *access)
+    assert other.exit_code == 2
+    assert "judged by user:mine" in " ".join(other.output.replace("│", " ").split())
+    assert invoke("import", str(path), "--set", "p", *access).exit_code == 0
+    exam = tmp_path / "exam.jsonl"
+    exam.write_text('{"prompt": "One of two?", "answer": "50%"}\n')
+    for grader in ("exact", "choice"):  # what rows are compared with judges nothing
+        done = invoke("import", str(path), "--set", grader, "--grader", grader, "--report-overlap", str(exam), *access)
+        assert done.exit_code == 0, done.output
     assert invoke("import", str(path), "--set", "q", "--grader", "no such", *access).exit_code == 2
 
 

@@ -77,6 +77,7 @@ def test_every_route_is_a_method_of_both_with_its_own_words() -> None:
         "run_id",
         "key",
         "include",
+        "replaces",
     ]
 
 

@@ -19,7 +19,7 @@ KINDS = 7
 def test_the_demo_measures_trains_and_measures_again(tmp_path: Path) -> None:
     own = tmp_path / "own.jsonl"
     own.write_text('{"question": "Compute 1 + 2 + 3. Reply with the number only.", "answer": "6"}\n' * 2)
-    size = ("--n-per-kind", "6", "--forward-steps", "3", "--reverse-steps", "2", "--batch-size", "8")
+    size = ("--n-per-kind", "4", "--forward-steps", "2", "--reverse-steps", "1", "--batch-size", "6")
     command = [sys.executable, "-m", "paced", "demo", "--exit", "--json", *size, "--problems", str(own)]
     done = subprocess.run(
         [*command, "--data", str(tmp_path / "demo"), "--port", "0"], capture_output=True, text=True, check=False
@@ -27,7 +27,7 @@ def test_the_demo_measures_trains_and_measures_again(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     report = json.loads(done.stdout.splitlines()[-1])
     assert list(report["holdout"]) == ["before", "after_forward", "after_reverse"]
-    assert report["n_trained"] == 5 * 8
+    assert report["n_trained"] == 3 * 6
     assert 0 <= report["frontier_share"]["uniform"] <= 1
     _check_against_the_service(tmp_path / "demo" / "service", report)
 
@@ -37,7 +37,7 @@ def _check_against_the_service(data: Path, report: dict[str, object]) -> None:
     key = (data / "admin.key").read_text().strip()
     with serve(data, None) as service, Client(service.url, key) as client:
         (measurement,) = client.measurements()
-        assert measurement.n_problems == KINDS * 6 + 1
+        assert measurement.n_problems == KINDS * 4 + 1
         assert measurement.n_at_latest == measurement.n_problems
         points = client.holdout(measurement.measurement_id)
         shown = report["holdout"]
@@ -46,10 +46,10 @@ def _check_against_the_service(data: Path, report: dict[str, object]) -> None:
         assert found == list(shown.values())
         assert {p.n_rollouts for p in points} == {8 * measurement.n_holdout}
         checkpoints = list(client.checkpoints("smollm2"))
-        assert [c.step for c in checkpoints] == [None, 3, 5]
+        assert [c.step for c in checkpoints] == [None, 2, 3]
         assert all((Path(c.uri) / "config.json").exists() for c in checkpoints)
         (run,) = client.runs()
         stages = [point.stage for point in client.metrics(run.run_id)]
-        assert stages == ["forward_kl"] * 3 + ["reverse_kl"] * 2
+        assert stages == ["forward_kl"] * 2 + ["reverse_kl"]
         n_groups = sum(estimate.n_groups for estimate in client.estimates(measurement.measurement_id))
         assert n_groups * 8 == report["n_rollouts"]

@@ -24,12 +24,17 @@ new MutationObserver((changes) => {
 ALL_PAINTED = "window.painted.length > 0 && window.painted.length >= document.querySelectorAll('.plot').length"
 
 
+def find_chromium() -> str | None:
+    """The browser that PACED_TEST_CHROMIUM names, or one on the path."""
+    return os.environ.get("PACED_TEST_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+
+
 def first_figure(url: str, key: str, path: str) -> dict[str, Any]:
     """Figures `first_figure_s` and `all_figures_s`, medians over visits with a new browser each; None without Chromium.
 
     The visitor is signed in; nothing is cached, neither files nor compiled scripts.
     """
-    found = os.environ.get("PACED_TEST_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+    found = find_chromium()
     if found is None:
         return {"first_figure_s": None, "all_figures_s": None}
     with sync_playwright() as playwright:

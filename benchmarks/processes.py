@@ -149,7 +149,7 @@ class _Service:
 
 
 def _n_stored(url: str) -> int:
-    with psycopg.connect(url.replace("+psycopg", "")) as conn:
+    with psycopg.connect(url) as conn:
         row = conn.execute("SELECT count(*) FROM observations").fetchone()
     assert row is not None
     return int(row[0])

@@ -2,15 +2,14 @@
 
 import argparse
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
+from benchmarks.browsing import FLAGS, find_chromium
 from paced import Client
 
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 SIZES = {"": ViewportSize(width=1280, height=800), "-narrow": ViewportSize(width=360, height=740)}
 THEMES = ("light", "dark")
 DRAWN = "[...document.querySelectorAll('.plot')].every((plot) => plot.dataset.drawn)"
@@ -26,7 +25,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/images"), help="folder of the pictures")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these pages alone")
     parser.add_argument("--narrow", action="store_true", help="also 360 px wide")
-    parser.add_argument("--chromium", default=shutil.which("chromium"), help="path of the browser")
+    parser.add_argument("--chromium", default=find_chromium(), help="path of the browser")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     with Client(arguments.url, arguments.key) as client, sync_playwright() as playwright:

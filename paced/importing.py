@@ -177,14 +177,14 @@ def _benchmark(client: Client, name: str, wanted: dict[str, Any], dry_run: bool)
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", path.name.partition(".")[0])
     problem_set = f"benchmark-{stem}"[:64]
     try:
-        if client.problem_set(problem_set) and dry_run:
-            return problem_set
+        client.problem_set(problem_set)
     except NotFound:
         if dry_run:
             command = f"paced import {name} --set {problem_set}"
             raise typer.BadParameter(f"a dry run stores nothing: run `{command}` first") from None
         client.create_problem_set(_new_set(problem_set, wanted))  # its grader is of no matter: it is only compared with
-    client.import_problems(problem_set, path, near_twins="off", allow_no_answer=True)
+    if not dry_run:
+        client.import_problems(problem_set, path, near_twins="off", allow_no_answer=True)
     return problem_set
 
 

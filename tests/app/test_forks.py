@@ -250,7 +250,7 @@ def test_another_process_draws_from_the_parent_too(tmp_path: Path) -> None:
             client.draw_batch(curriculum.curriculum_id, 1)
         until = time.monotonic() + 3
         at_once(4, lambda i: report_until(clients[i], i, until) if i else fork_until(clients[i], until))
-        time.sleep(2.0)
+        time.sleep(0.6)
         assert_is_log(services[0], curriculum.measurement_id)
         assert broken(services[0].settings.database_url) == {}
         number = measurement_number(curriculum.measurement_id)

@@ -277,13 +277,10 @@ def test_problem_40000_of_100k_is_opened_directly_and_44k_ids_come_in_seconds(
 ) -> None:
     client, curriculum_id = large_service
     measurement_id = client.curriculum(curriculum_id).measurement_id
-    took = []
-    for _ in range(4):
-        started = time.perf_counter()
-        problem = client.problem("p", 40_000)
-        estimate = client.estimate(measurement_id, problem.problem_id)
-        took.append(time.perf_counter() - started)
-    assert min(took) < 0.5, took
+    started = time.perf_counter()
+    problem = client.problem("p", 40_000)
+    estimate = client.estimate(measurement_id, problem.problem_id)
+    assert time.perf_counter() - started < 0.5
     assert (problem.prompt, estimate.ordinal) == ("Compute 40000 + 1.", 40_000)
     started = time.perf_counter()
     ordinals = [row.ordinal for row in client.estimates(measurement_id, query="p<0.4 sort:-p", limit=1000)]

@@ -1,7 +1,5 @@
 """Debian's Chromium, and pages of it that note what they should not do."""
 
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -11,19 +9,17 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
+from benchmarks.browsing import FLAGS, find_chromium
 from tests.app.conftest import MakeWorld, make_world, shared_client, shared_clock, shared_service  # noqa: F401
 from tests.app.world import World
 from tests.browser.filling import fill
 from tests.service import ADMIN_KEY, Service
 
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """Of one module: while Playwright is at work, no other event loop may run in its thread."""
-    found = os.environ.get("PACED_TEST_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+    found = find_chromium()
     if found is None:
         pytest.skip("needs Chromium: install it (Debian: apt-get install chromium) or set PACED_TEST_CHROMIUM")
     with sync_playwright() as playwright:

@@ -129,7 +129,7 @@ def test_sigterm_while_loading_gives_the_lease_back_at_once(model: str, make_wor
     time.sleep(8)  # vLLM is being imported, or starts its processes
     children = psutil.Process(worker.pid).children(recursive=True)
     worker.send_signal(signal.SIGTERM)
-    _, err = worker.communicate(timeout=30)
+    _, err = worker.communicate(timeout=8)
     assert worker.returncode == 0, err
     assert world.measurement().n_leased == 0
     _, alive = psutil.wait_procs(children, timeout=10)
